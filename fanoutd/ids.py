@@ -1,0 +1,22 @@
+"""Campaign ids: ``[a-z0-9-]``, sortable by time, or derived from an idempotency key."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+
+
+def _text(data: bytes) -> str:
+    return base64.b32hexencode(data).decode("ascii").rstrip("=").lower()
+
+
+def new_campaign_id(now_ms: int) -> str:
+    """A fresh id; ids made later sort later (48 bits of milliseconds, 40 of chance)."""
+    return "c-" + _text(now_ms.to_bytes(6, "big") + os.urandom(4))
+
+
+def keyed_campaign_id(account: str, key: str) -> str:
+    """The one id of this account and idempotency key, on every node and for ever."""
+    digest = hashlib.blake2b(f"{account}\0{key}".encode(), digest_size=15, person=b"fanoutd-key").digest()
+    return "k-" + _text(digest)
