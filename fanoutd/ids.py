@@ -20,3 +20,12 @@ def keyed_campaign_id(account: str, key: str) -> str:
     """The one id of this account and idempotency key, on every node and for ever."""
     digest = hashlib.blake2b(f"{account}\0{key}".encode(), digest_size=15, person=b"fanoutd-key").digest()
     return "k-" + _text(digest)
+
+
+def client_msg_id(account: str, campaign: str, openid: str, generation: int) -> str:
+    """The key under which WeChat sends a template message to a person once only (26 characters).
+
+    The same for every attempt of which no definite refusal was seen: WeChat then drops the repeat.
+    """
+    subject = f"{account}\0{campaign}\0{openid}\0{generation}".encode()
+    return _text(hashlib.blake2b(subject, digest_size=16, person=b"fanoutd-msg").digest())

@@ -31,6 +31,10 @@ class LineBuffer:
         self._parts = bytearray(rest)
         return lines
 
+    def messages(self, data: bytes) -> list[dict[str, Any]]:
+        """The objects of the lines that are complete now: between master and children all are well formed."""
+        return [json.loads(line) for line in self.feed(data)]
+
     def rest(self) -> bytes:
         """Take the unfinished line, as at end of file."""
         data = bytes(self._parts)

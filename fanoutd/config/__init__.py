@@ -1,0 +1,25 @@
+"""The configuration: one TOML file, read into frozen typed objects."""
+
+from __future__ import annotations
+
+from fanoutd.config.effective import show
+from fanoutd.config.load import find, load
+from fanoutd.config.model import (
+    Account,
+    Audience,
+    Config,
+    Daemon,
+    Mail,
+    Message,
+    Metrics,
+    Schedule,
+    TokenQuery,
+    Workers,
+)
+from fanoutd.config.starter import STARTER, write_starter
+from fanoutd.config.values import sqlite_path
+
+__all__ = [
+    "STARTER", "Account", "Audience", "Config", "Daemon", "Mail", "Message", "Metrics", "Schedule",
+    "TokenQuery", "Workers", "find", "load", "show", "sqlite_path", "write_starter",
+]

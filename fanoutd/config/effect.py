@@ -1,0 +1,74 @@
+"""Keys that are checked but change nothing in this version: one row each.
+
+A row goes when its key comes to life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+def _always(_value: object) -> bool:
+    return True
+
+
+def _is(option: str) -> Callable[[object], bool]:
+    return lambda value: value == option
+
+
+def _mysql(value: object) -> bool:
+    return str(value).startswith("mysql:")
+
+
+#: table.key, ``*`` for any name -> whether this value is one without effect.
+NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
+    "daemon.socket_group": _always,
+    "daemon.allow_users": _always,
+    "daemon.admin_users": _always,
+    "daemon.user": _always,
+    "daemon.log_format": _is("json"),
+    "workers.hang_timeout": _always,
+    "workers.max_memory": _always,
+    "workers.max_messages": _always,
+    "store.url": _mysql,
+    "account.*.token": lambda value: value != "stable",
+    "account.*.quiet_hours": _always,
+    "account.*.on_unknown": _is("resend"),
+    "account.*.max_failures": _always,
+    "audience.*.database": _mysql,
+    "audience.*.source": _always,
+    "audience.*.on_opt_out": _always,
+    "audience.*.on_opt_in": _always,
+    "audience.*.on_gone": _always,
+    "mail": _always,
+    "metrics": _always,
+    "schedule.health_check": _always,
+    "schedule.digest": _always,
+    "schedule.retention": _always,
+}
+
+
+def warnings(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """One line for each key of the document that is set and has no effect yet, in the file's order."""
+    return tuple(
+        _words(path, useless) for path, pattern, value in _settings(document)
+        if (useless := NO_EFFECT_YET.get(pattern)) is not None and useless(value)
+    )
+
+
+def _settings(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """(path, pattern, value) of every table and key that NO_EFFECT_YET can speak of."""
+    for table, content in document.items():
+        yield (table,), table, content
+        for key, value in content.items():
+            yield (table, key), f"{table}.{key}", value
+            if table in ("account", "audience"):
+                yield from (((table, key, name), f"{table}.*.{name}", each) for name, each in value.items())
+
+
+def _words(path: tuple[str, ...], useless: Callable[[object], bool]) -> str:
+    *tables, key = path
+    place = f"[{'.'.join(tables)}] {key}" if tables else f"[{key}]"
+    what = "" if useless is _always else "this value is "
+    return f"{place}: {what}accepted, no effect in this version yet"

@@ -1,0 +1,154 @@
+"""[message.NAME] and [audience.NAME]: bodies, queries, and the names that may stand in them."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from fanoutd import message, sqltext
+from fanoutd.config.fields import AUDIENCE, MESSAGE, Place, read, table
+from fanoutd.config.model import Audience, Message
+
+#: What a message may use without naming it in ``variables``.
+BUILT_IN = frozenset({"content", "phone", "now", "campaign", "reference"})
+#: What a query may use besides the messages' variables.
+BUILT_IN_SQL = BUILT_IN | {"account"}
+
+
+def read_message(name: str, raw: object, place: Place) -> Message:
+    """One kind of message. Raises BadConfig."""
+    given = table(raw, place)
+    bodies = _bodies(given, place)
+    values = read({key: each for key, each in given.items() if key not in bodies}, MESSAGE, place)
+    channels = _channels(values["channels"], bodies, place)
+    variables = _variables(values["variables"], place)
+    used = {each: _read_body(each, body, variables, place.sub(each)) for each, body in bodies.items()}
+    return Message(
+        name=name, channels=channels, too_long=values["too_long"], variables=variables,
+        bodies={each: bodies[each] for each in channels},
+        placeholders=frozenset().union(*(used[each] for each in channels)),
+    )
+
+
+def _bodies(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """The tables of the channels."""
+    for key, each in given.items():
+        if isinstance(each, dict) and key not in MESSAGE and key not in CHANNELS:
+            raise place.unknown(key, CHANNELS, "channel")
+    return {key: table(each, place.sub(key)) for key, each in given.items() if key in CHANNELS}
+
+
+def _channels(
+    wanted: tuple[str, ...] | None, bodies: Mapping[str, Any], place: Place
+) -> tuple[str, ...]:
+    """The channels in the order to try; without the key, those that have a body."""
+    channels = tuple(each for each in CHANNELS if each in bodies) if wanted is None else wanted
+    for channel in channels:
+        if channel not in CHANNELS:
+            raise place.error("channels", f'unknown channel "{channel}"; there are: {", ".join(CHANNELS)}')
+        if channel not in bodies:
+            raise place.error("channels", f"{channel} has no body; write it as [{place.table}.{channel}]")
+    if not channels or len(set(channels)) < len(channels):
+        raise place.error("channels", 'wants each channel once, at least one, like ["custom", "template"]')
+    return channels
+
+
+def _variables(names: tuple[str, ...], place: Place) -> tuple[str, ...]:
+    for name in names:
+        if not name.isidentifier():
+            raise place.error("variables", f'"{name}" is no name; wants letters, digits and _')
+        if name in BUILT_IN_SQL:
+            raise place.error("variables", f'"{name}" is built in; choose another name')
+    return names
+
+
+def _read_body(
+    channel: str, body: Mapping[str, Any], variables: Collection[str], place: Place
+) -> frozenset[str]:
+    """Check one body; return the placeholders in it."""
+    for key in ("touser", "client_msg_id"):
+        if key in body:
+            raise place.error(key, "is filled in by fanoutd for each person; leave it out")
+    CHANNELS[channel](body, place)
+    used: set[str] = set()
+    for path, value in message.leaves(body):
+        used |= _read_leaf(value, variables, place, ".".join(path))
+    return frozenset(used)
+
+
+def _read_leaf(value: object, variables: Collection[str], place: Place, key: str) -> frozenset[str]:
+    if isinstance(value, datetime.date | datetime.time):
+        raise place.error(key, "a date has no form in JSON; put it in quotes")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise place.error(key, "this number has no form in JSON")
+    if not isinstance(value, str):
+        return frozenset()
+    try:
+        used = message.placeholders({"": value})
+    except ValueError as e:
+        raise place.error(key, e) from None
+    for name in sorted(used - BUILT_IN):
+        if name not in variables:
+            raise place.error(key, _unknown(f"{{{name}}}", BUILT_IN, "the message's variables"))
+    return used
+
+
+def _unknown(what: str, built_in: Collection[str], variables: str) -> str:
+    return f"unknown placeholder {what}; there are {', '.join(sorted(built_in))}, and {variables}"
+
+
+def _check_custom(body: Mapping[str, Any], place: Place) -> None:
+    kind = body.get("msgtype")
+    if not isinstance(kind, str) or not kind:
+        raise place.error("msgtype", 'is missing; wants the kind of custom message, like "text"')
+    if not isinstance(body.get(kind), dict):
+        raise place.error(kind, f"is missing; a message of msgtype {kind} wants a table of that name")
+
+
+def _check_template(body: Mapping[str, Any], place: Place) -> None:
+    if not isinstance(body.get("template_id"), str) or not body["template_id"]:
+        raise place.error("template_id", "is missing; wants the template's id from WeChat's console")
+    data = body.get("data", {})
+    if not isinstance(data, dict):
+        raise place.error("data", "wants a table of keywords")
+    for key, each in data.items():
+        if not isinstance(each, dict) or not isinstance(each.get("value"), str):
+            raise place.error(f"data.{key}", f'wants a text, as data.{key}.value = "…"')
+
+
+#: The channels of this version, in the order in which they are tried by default.
+CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Place], None]] = {
+    "custom": _check_custom,
+    "template": _check_template,
+}
+
+
+def read_audience(name: str, raw: object, variables: Collection[str], place: Place) -> Audience:
+    """One audience; ``variables`` are those of all messages. Raises BadConfig."""
+    values = read(raw, AUDIENCE, place)
+    if (values["query"] is None) == (values["source"] is None):
+        raise place.error("query", 'wants either a query or source = "subscribers"')
+    if values["source"] is not None and values["database"] is not None:
+        raise place.error("database", "goes with a query; leave it out beside a source")
+    for key in ("on_opt_out", "on_opt_in", "on_gone"):
+        read_query(values[key], key, BUILT_IN_SQL | {"openid"}, variables, place)
+    params = read_query(values["query"], "query", BUILT_IN_SQL, variables, place)
+    return Audience(name=name, params=params, **values)
+
+
+def read_query(
+    query: str | None, key: str, built_in: Collection[str], variables: Collection[str], place: Place
+) -> frozenset[str]:
+    """The parameters of a query, all of them known. Raises BadConfig."""
+    if query is None:
+        return frozenset()
+    try:
+        used = sqltext.names(query)
+    except ValueError as e:
+        raise place.error(key, e) from None
+    for name in sorted(used):
+        if name not in built_in and name not in variables:
+            raise place.error(key, _unknown(f"%({name})s", built_in, "the variables of the messages"))
+    return used

@@ -1,0 +1,186 @@
+"""The configuration as frozen objects: checked, complete, never partial.
+
+Durations are seconds, sizes are bytes, paths are absolute. What may hold a secret is kept out of
+every repr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+from fanoutd.errors import BadInput
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """[daemon]: where the master lives and who may talk to it."""
+
+    state_dir: Path
+    socket: Path
+    socket_mode: int
+    socket_group: str | None
+    allow_users: tuple[str, ...]
+    admin_users: tuple[str, ...]
+    pidfile: Path
+    user: str | None
+    log_file: Path | None
+    log_format: str
+    max_request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """[workers]: how many, and how hard they work. ``max_messages`` 0 means never recycled."""
+
+    count: int
+    concurrency: int
+    graceful_timeout: float
+    hang_timeout: float
+    max_memory: int
+    max_messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenQuery:
+    """An access token that another system keeps in a database."""
+
+    database: str = field(repr=False)
+    query: str
+    params: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """[account.NAME]: one official account. ``api_base`` ends without a slash, ``rate`` is calls a second.
+
+    ``app_secret`` is None only where the token comes from a TokenQuery.
+    """
+
+    name: str
+    app_id: str
+    app_secret: str | None = field(repr=False)
+    api_base: str = field(repr=False)
+    token: str | TokenQuery
+    rate: float
+    connect_timeout: float
+    keepalive: float
+    timeout: float
+    quiet_hours: tuple[str, str] | None
+    timezone: str
+    on_unknown: str
+    max_failures: float
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """[message.NAME]: a kind of message.
+
+    ``bodies[channel]`` is WeChat's body less touser, as nested plain dicts, for each of ``channels``;
+    ``placeholders`` are all names that these bodies use, built-in ones too.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    too_long: Literal["cut", "fail"]
+    variables: tuple[str, ...]
+    bodies: Mapping[str, Mapping[str, Any]]
+    placeholders: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """[audience.NAME]: either a ``query`` that yields openid, or a ``source``.
+
+    ``database`` None is the store; ``params`` are the ``%(name)s`` of ``query``.
+    """
+
+    name: str
+    database: str | None = field(repr=False)
+    query: str | None
+    source: str | None
+    on_opt_out: str | None
+    on_opt_in: str | None
+    on_gone: str | None
+    params: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """[mail]: ``sender`` is the key ``from``."""
+
+    smtp: str = field(repr=False)
+    sender: str
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """[metrics]: the address that Prometheus scrapes."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """[schedule]: ``digest`` is a crontab line, empty for off."""
+
+    health_check: float
+    token_check: float
+    digest: str
+    retention: float
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file. ``store_url`` is ``sqlite:////abs/path`` or the mysql URL as given.
+
+    ``warnings`` are lines for the log and for `config check`; the configuration is good all the same.
+    """
+
+    path: Path
+    daemon: Daemon
+    workers: Workers
+    store_url: str = field(repr=False)
+    accounts: Mapping[str, Account]
+    messages: Mapping[str, Message]
+    audiences: Mapping[str, Audience]
+    mail: Mail | None
+    metrics: Metrics | None
+    schedule: Schedule
+    warnings: tuple[str, ...]
+
+    @overload
+    def pick(self, kind: Literal["account"], name: str | None) -> Account: ...
+    @overload
+    def pick(self, kind: Literal["message"], name: str | None) -> Message: ...
+    @overload
+    def pick(self, kind: Literal["audience"], name: str | None) -> Audience: ...
+
+    def pick(self, kind: str, name: str | None) -> Account | Message | Audience:
+        """The one of this name; for None the only one, or the one called ``default``.
+
+        Raises BadInput in one line that says what there is.
+        """
+        tables: dict[str, Mapping[str, Account | Message | Audience]] = {
+            "account": self.accounts, "message": self.messages, "audience": self.audiences,
+        }
+        return _pick(kind, tables[kind], name)
+
+
+def _pick(kind: str, table: Mapping[str, T], name: str | None) -> T:
+    known = ", ".join(sorted(table)) or f"none; add [{kind}.default] to the configuration"
+    if name is not None:
+        if name in table:
+            return table[name]
+        raise BadInput(f"no {kind} {name!r} is configured; there is: {known}")
+    if len(table) == 1:
+        return next(iter(table.values()))
+    if "default" in table:
+        return table["default"]
+    raise BadInput(f"which {kind}? there is no default one; there is: {known}")

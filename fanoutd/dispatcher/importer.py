@@ -1,0 +1,63 @@
+"""From the spool into the store: a campaign under the id that its file bears."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fanoutd.config import Config
+from fanoutd.errors import FanoutdError
+from fanoutd.spool import Spool
+from fanoutd.store import Database, campaigns
+from fanoutd.store.campaigns import Campaign
+from fanoutd.times import wall_ms
+
+log = logging.getLogger(__name__)
+
+
+def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: str) -> Campaign | None:
+    """Import one submission; the campaign as the store has it, None when there is no such thing.
+
+    May be repeated at any point: the row goes in once, and the file goes only after it. A file
+    that carries a list stays until its plan is complete.
+    """
+    document = spool.read(campaign)
+    if document is not None:
+        try:
+            row = build(document, config, node)
+        except FanoutdError as e:
+            log.error("submission %s waits in the spool: %s", campaign, e)
+            return None
+        with db.transaction():
+            campaigns.insert(db, row)
+        if row.origin == "query":
+            spool.remove(campaign)
+    return campaigns.get(db, campaign)
+
+
+def build(document: dict[str, Any], config: Config, node: str) -> Campaign:
+    """The campaign row, with the message and the query that are in force now. Raises BadInput."""
+    message = config.pick("message", document["message"])
+    account = config.pick("account", document["account"])
+    listed = document["openids"] is not None
+    audience = None if listed else config.pick("audience", document["audience"])
+    definition = {
+        "channels": list(message.channels),
+        "bodies": {channel: message.bodies[channel] for channel in message.channels},
+        "too_long": message.too_long,
+        "variables": [name for name in message.variables if name in message.placeholders],
+        "query": audience.query if audience else None,
+        "content": document["content"],
+        "phone": document["phone"],
+        "data": document["data"],
+        "page": document["page"],
+        "page_size": document["page_size"],
+    }
+    later = document["send_at"] is not None and document["send_at"] > wall_ms()
+    return Campaign(
+        id=document["campaign"], account=account.name, message=message.name,
+        audience=audience.name if audience else None, reference=document["reference"], key=document["key"],
+        state="scheduled" if later else "planning", cause=None, reason=None, created_at=document["at"],
+        send_at=document["send_at"], started_at=None, finished_at=None, planned=False, node=node,
+        origin="list" if listed else "query", definition=definition,
+    )  # fmt: skip

@@ -1,0 +1,109 @@
+"""Planning: the audience becomes shards, and the first are sent while the last page is read."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from fanoutd.config import Config
+from fanoutd.dispatcher.audience import AudienceAway, Unsupplied, stream
+from fanoutd.spool import Spool
+from fanoutd.store import Database, campaigns, shards
+from fanoutd.store.campaigns import Campaign
+from fanoutd.store.shards import Planned
+from fanoutd.times import wall_ms
+
+log = logging.getLogger(__name__)
+
+SMALLEST, LARGEST = 50, 2000
+
+
+def shard_size(planned: int) -> int:
+    """People in the next shard: small at first, so that a small campaign keeps every worker busy."""
+    return min(LARGEST, max(SMALLEST, planned // 16))
+
+
+class Planner:
+    """``released(shards)`` is called when people may be sent to."""
+
+    def __init__(self, config: Config, spool: Spool, released: Callable[[int], None]) -> None:
+        self._config, self._spool, self._released = config, spool, released
+
+    def plan(self, db: Database, campaign: Campaign) -> None:
+        """Plan what is not planned yet. May be cut off anywhere and called again."""
+        campaign = self._begin(db, campaign)
+        try:
+            self._fill(db, campaign)
+        except AudienceAway as e:
+            log.warning("campaign %s waits for its audience: %s", campaign.id, e)
+            self._wait(db, campaign, str(e))
+        except Unsupplied as e:
+            with db.transaction():
+                campaigns.move(db, campaign.id, "planning", "failed", reason=str(e), finished_at=wall_ms())
+            self._spool.remove(campaign.id)
+
+    def _begin(self, db: Database, campaign: Campaign) -> Campaign:
+        """``now`` of the campaign is fixed here, once."""
+        started = campaign.started_at or wall_ms()
+        with db.transaction():
+            db.execute(
+                "UPDATE fanout_campaign SET started_at = COALESCE(started_at, %s) WHERE id = %s", started, campaign.id
+            )
+            if campaign.state == "scheduled":
+                campaigns.move(db, campaign.id, "scheduled", "planning")
+        return replace(campaign, started_at=started)
+
+    def _fill(self, db: Database, campaign: Campaign) -> None:
+        known = [row[0] for row in db.rows("SELECT idx FROM fanout_shard WHERE campaign = %s", campaign.id)]
+        index = max(known, default=-1) + 1
+        new = unseen(stream(campaign, self._config, self._spool), _already(db, campaign) if known else ())
+        planned = 0
+        while people := take(new, shard_size(planned)):
+            planned += len(people)
+            self._release(db, campaign, index, people)
+            index += 1
+        with db.transaction():
+            db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", campaign.id)
+            campaigns.move(db, campaign.id, "planning", "running", reason=None)
+        with db.transaction():
+            campaigns.finish(db, campaign.id)
+        self._spool.remove(campaign.id)
+
+    def _release(self, db: Database, campaign: Campaign, index: int, people: list[Planned]) -> None:
+        with db.transaction():
+            shards.add(db, campaign.id, index, people)
+            campaigns.move(db, campaign.id, "planning", "running", reason=None)
+        self._released(1)
+
+    def _wait(self, db: Database, campaign: Campaign, reason: str) -> None:
+        with db.transaction():
+            db.execute("UPDATE fanout_campaign SET reason = %s WHERE id = %s AND planned = 0", reason, campaign.id)
+
+
+def _already(db: Database, campaign: Campaign) -> Iterator[str]:
+    """The openids that an earlier, unfinished plan has put into shards."""
+    for (shard,) in db.rows("SELECT id FROM fanout_shard WHERE campaign = %s", campaign.id):
+        for (openid,) in db.rows("SELECT openid FROM fanout_delivery WHERE shard = %s", shard):
+            yield openid
+
+
+def unseen(people: Iterable[Planned], already: Iterable[str]) -> Iterator[Planned]:
+    """Each openid once. Those seen are kept in a scratch table on disk, so that memory stays flat."""
+    scratch = sqlite3.connect("", isolation_level=None)  # private, spills to disk, gone when closed
+    try:
+        scratch.execute("PRAGMA journal_mode = OFF")
+        scratch.execute("CREATE TABLE seen (openid TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID")
+        scratch.execute("BEGIN")
+        add = "INSERT OR IGNORE INTO seen VALUES (?)"
+        scratch.executemany(add, ((openid,) for openid in already))
+        for person in people:
+            if scratch.execute(add, (person.openid,)).rowcount == 1:
+                yield person
+    finally:
+        scratch.close()
+
+
+def take(people: Iterator[Planned], size: int) -> list[Planned]:
+    return [person for _, person in zip(range(size), people, strict=False)]

@@ -1,0 +1,98 @@
+"""The sandbox's switches: one table for the command line and for changes while it runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+Parser = Callable[[object], Any]
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _number(value: object, right: str) -> float:
+    number = -1.0
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            pass
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"wants {right}, not {str(value)[:40]!r}")
+    return number
+
+
+def duration(value: object) -> float:
+    """``"240ms"``, ``"5s"``, ``"10m"``, ``"2h"``, or a number of seconds; 0 is allowed."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match:
+        return round(float(match[1]) * _SECONDS[match[2]], 6)
+    return _number(value, 'a duration like "240ms" or "5s"')
+
+
+def share(value: object) -> float:
+    """A part of the whole, 0 to 1."""
+    number = _number(value, "a share from 0 to 1")
+    if number > 1:
+        raise ValueError(f"wants a share from 0 to 1, not {number:g}")
+    return number
+
+
+def count(value: object) -> int:
+    """A whole number, 0 or more."""
+    number = _number(value, "a whole number, 0 or more")
+    if number != int(number):
+        raise ValueError(f"wants a whole number, 0 or more, not {number:g}")
+    return int(number)
+
+
+def flag(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"wants true or false, not {str(value)[:40]!r}")
+    return value
+
+
+def _switch(default: Any, parse: Parser, help_text: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": help_text})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the sandbox behaves. Durations are seconds; shares are of people, or of calls for drops."""
+
+    latency: float = _switch(0.0, duration, "Median time to answer a call.")
+    spread: float = _switch(0.0, share, "Spread of the latency: sigma of a log-normal distribution.")
+    idle: float = _switch(60.0, duration, "Close connections that are idle for so long; 0 = never.")
+    token_life: float = _switch(7200.0, duration, "Life of access tokens; they overlap by 1/24 of it.")
+    dedupe: float = _switch(600.0, duration, "How long a client_msg_id is remembered.")
+    minute_limit: int = _switch(0, count, "Calls per channel in any 60 s before 45011; 0 = no limit.")
+    lenient: bool = _switch(False, flag, "Like a test account: no rules for template keywords.")
+    seed: int = _switch(1, count, "Decides who has which fate.")
+    no_window: float = _switch(0.0, share, "Share of people: 45015 on custom.")
+    used_up: float = _switch(0.0, share, "Share of people: 45047 on custom.")
+    unfollowed: float = _switch(0.0, share, "Share of people: 43004 on both channels.")
+    busy: float = _switch(0.0, share, "Share of people: -1 once, then reached.")
+    drop_before: float = _switch(0.0, share, "Share of calls: closed without accepting or answering.")
+    drop_after: float = _switch(0.0, share, "Share of calls: decided and done, closed without an answer.")
+
+    def changed(self, changes: Mapping[str, object]) -> Options:
+        """A copy with these changes, values as written in JSON. Raises ValueError naming the switch."""
+        parsers = {each.name: each.metadata["parse"] for each in fields(self)}
+        values = {}
+        for name, value in changes.items():
+            if name not in parsers:
+                raise ValueError(f"no switch {name[:40]!r}; there are {', '.join(parsers)}")
+            try:
+                values[name] = parsers[name](value)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+        return replace(self, **values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All switches with their values."""
+        return asdict(self)

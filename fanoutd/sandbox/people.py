@@ -1,0 +1,136 @@
+"""Who answers what: by chance from a seed, or by a script for one person."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from fanoutd.sandbox.http import Ending
+from fanoutd.sandbox.options import Options
+
+CHANNELS = ("custom", "template")
+
+#: A fate's errcode on (custom, template). ``busy`` is -1 at the person's first call only.
+FATES: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {
+        "no_window": (45015, 0),
+        "used_up": (45047, 0),
+        "unfollowed": (43004, 43004),
+        "busy": (-1, -1),
+        "reached": (0, 0),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A call that gets no proper answer; whether its message is accepted all the same."""
+
+    accepts: bool
+    ending: Ending
+
+
+FAULTS: Mapping[str, Fault] = MappingProxyType(
+    {
+        "drop_before": Fault(False, Ending.DROPPED),
+        "drop_after": Fault(True, Ending.DROPPED),
+        "reset_before": Fault(False, Ending.RESET),
+        "reset_after": Fault(True, Ending.RESET),
+        "hang": Fault(False, Ending.NEVER),
+        "hang_after": Fault(True, Ending.NEVER),
+        "html502": Fault(False, Ending.GATEWAY),
+        "half_json": Fault(True, Ending.HALF),
+        "truncated": Fault(True, Ending.TRUNCATED),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What happens to one call: an errcode, 0 to accept, and the name of a fault, empty for none."""
+
+    errcode: int
+    fault: str = ""
+
+
+def _chance(*subject: object) -> float:
+    """A number in [0, 1) that is the same for the same subject in every process."""
+    digest = hashlib.blake2b("\0".join(map(str, subject)).encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def fate(openid: str, options: Options) -> str:
+    """The person's fate, a key of FATES; it depends on the seed and the shares alone."""
+    left = _chance(options.seed, openid)
+    for name in ("no_window", "used_up", "unfollowed", "busy"):
+        left -= getattr(options, name)
+        if left < 0:
+            return name
+    return "reached"
+
+
+def fault(openid: str, nth: int, options: Options) -> str:
+    """What befalls the person's nth call, from 1: ``drop_before``, ``drop_after`` or nothing."""
+    if not options.drop_before and not options.drop_after:
+        return ""
+    chance = _chance(options.seed, openid, nth)
+    if chance < options.drop_before:
+        return "drop_before"
+    return "drop_after" if chance < options.drop_before + options.drop_after else ""
+
+
+class People:
+    """Everybody's scripts, and how often each was called."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+        self._scripts: dict[tuple[str, str], deque[Turn]] = {}
+
+    def turn(self, channel: str, openid: str, options: Options) -> Turn:
+        """What happens to this call. A script for person and channel leaves nothing to chance."""
+        self._calls[openid] += 1
+        script = self._scripts.get((channel, openid))
+        if script:
+            return script.popleft() if len(script) > 1 else script[0]
+        nth, name = self._calls[openid], fate(openid, options)
+        errcode = 0 if name == "busy" and nth > 1 else FATES[name][CHANNELS.index(channel)]
+        return Turn(errcode, fault(openid, nth, options))
+
+    def script(self, document: object) -> int:
+        """Set scripts, return how many people have a new one. Raises ValueError; nothing is set then.
+
+        Shape: ``{openid: [answer, …]}`` for custom or ``{openid: {channel: [answer, …]}}``. The answers
+        are used in turn, the last one again and again; an empty list ends the script.
+        """
+        if not isinstance(document, dict):
+            raise ValueError("wants an object of openids")
+        scripts = {}
+        for openid, channels in document.items():
+            for channel, answers in _by_channel(openid, channels).items():
+                scripts[channel, openid] = _turns(openid, answers)
+        self._scripts |= scripts
+        return len(document)
+
+
+def _by_channel(openid: str, value: object) -> dict[str, object]:
+    channels = value if isinstance(value, dict) else {"custom": value}
+    if not set(channels) <= set(CHANNELS):
+        raise ValueError(f"{openid}: the channels are {' and '.join(CHANNELS)}")
+    return channels
+
+
+def _turns(openid: str, answers: object) -> deque[Turn]:
+    if not isinstance(answers, list):
+        raise ValueError(f"{openid}: wants a list of answers")
+    return deque(_turn(openid, answer) for answer in answers)
+
+
+def _turn(openid: str, answer: object) -> Turn:
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        return Turn(answer)
+    if isinstance(answer, str) and answer in FAULTS:
+        return Turn(0, answer)
+    raise ValueError(f"{openid}: an answer is an errcode or one of {', '.join(FAULTS)}")

@@ -1,0 +1,57 @@
+"""What the sandbox has seen, in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any
+
+
+class Stats:
+    """Counts since the start. Times are seconds."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
+        self.refused: Counter[int] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.token_fetches: Counter[str] = Counter()
+        self.duplicates = 0
+        self.connections_open = 0
+        self.connections_total = 0
+        self.closed_idle = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._last_second: deque[float] = deque()
+        self._busiest_second = 0
+
+    def sending(self, now: float) -> None:
+        """A call to one of the sending endpoints arrived."""
+        times = self._last_second
+        times.append(now)
+        while times[0] <= now - 1.0:
+            times.popleft()
+        self._busiest_second = max(self._busiest_second, len(times))
+
+    def begun(self) -> None:
+        """A request is being answered."""
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+    def as_dict(self) -> dict[str, Any]:
+        """``busiest_second`` is the most sending calls within any one second."""
+        return {
+            "requests": dict(self.requests),
+            "accepted": {"custom": 0, "template": 0} | self.accepted,
+            "refused": {str(errcode): times for errcode, times in self.refused.items()},
+            "faults": dict(self.faults),
+            "token_fetches": {"plain": 0, "stable": 0} | self.token_fetches,
+            "duplicates": self.duplicates,
+            "busiest_second": self._busiest_second,
+            "in_flight": self.in_flight,
+            "most_in_flight": self.most_in_flight,
+            "connections": {
+                "open": self.connections_open,
+                "total": self.connections_total,
+                "closed_idle": self.closed_idle,
+            },
+        }

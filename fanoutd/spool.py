@@ -1,0 +1,144 @@
+"""Accepted submissions on disk, a file each, in the shape of a maildir.
+
+``tmp/`` is being written, ``new/`` is safe and waits for the dispatcher, ``keys/`` holds an empty
+marker for each idempotency key that was accepted, ``bad/`` what could not be read. The master
+accepts, the dispatcher reads and removes. A file's name is its campaign's id.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+_ID = re.compile(r"[a-z0-9-]{1,64}")
+_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+
+
+class Spool:
+    """The folder ``path``, usually state_dir/spool. Every method may raise OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tmp, self._new, self._keys, self._bad = (path / name for name in ("tmp", "new", "keys", "bad"))
+
+    def prepare(self) -> None:
+        """Make the folders, throw away half-written files, mend what a crash kept from being marked."""
+        for folder in (self.path, self._tmp, self._new, self._keys, self._bad):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for half in self._tmp.iterdir():
+            half.unlink()
+        for campaign in self.pending():
+            if not (self._keys / campaign).exists() and (self.read(campaign) or {}).get("key") is not None:
+                self._mark(campaign)
+
+    def accept(self, document: dict[str, Any], keyed: bool) -> None:
+        """Keep the document under ``document["campaign"]``. On return it outlives a power failure.
+
+        Raises OSError with nothing kept. The document comes before its key's marker: the other way
+        round a crash in between would refuse, as a duplicate, what was never accepted.
+        """
+        campaign: str = document["campaign"]
+        half, whole = self._tmp / _checked(campaign), self._new / campaign
+        try:
+            _write(half, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+            os.rename(half, whole)
+            _sync(self._new)
+            if keyed:
+                self._mark(campaign)
+        except OSError:
+            whole.unlink(missing_ok=True)
+            half.unlink(missing_ok=True)
+            raise
+
+    def knows(self, campaign: str) -> bool:
+        """Whether this id was accepted before, as far back as markers are kept."""
+        name = _checked(campaign)
+        return (self._keys / name).exists() or (self._new / name).exists()
+
+    def pending(self) -> list[str]:
+        """The ids that wait in new/, oldest first."""
+        return [name for _, name in sorted(self._waiting())]
+
+    def read(self, campaign: str) -> dict[str, Any] | None:
+        """The document; None when it is gone, or damaged and now in bad/."""
+        file = self._new / _checked(campaign)
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict) and document.get("v") == 1 and document.get("campaign") == campaign:
+            return document
+        os.rename(file, self._bad / campaign)
+        _log.error("submission %s cannot be read; it is kept as %s", campaign, self._bad / campaign)
+        return None
+
+    def remove(self, campaign: str) -> None:
+        """The store has it now. The key's marker stays."""
+        (self._new / _checked(campaign)).unlink(missing_ok=True)
+
+    def measure(self, now_s: float) -> tuple[int, float | None]:
+        """(files that wait, age of the oldest in seconds or None), at this time of the wall clock."""
+        times = [at for at, _ in self._waiting()]
+        return len(times), max(0.0, now_s - min(times) / 1e9) if times else None
+
+    def expire_keys(self, older_than_s: float, now_s: float | None = None) -> int:
+        """Forget the keys accepted longer ago than this; return how many."""
+        limit_ns = ((time.time() if now_s is None else now_s) - older_than_s) * 1e9
+        old = [entry for entry in os.scandir(self._keys) if entry.stat().st_mtime_ns < limit_ns]
+        for entry in old:
+            os.unlink(entry.path)
+        return len(old)
+
+    def _waiting(self) -> list[tuple[int, str]]:
+        """(nanoseconds when it was written, id), while the other side may remove files."""
+        found = []
+        with os.scandir(self._new) as entries:
+            for entry in entries:
+                if _ID.fullmatch(entry.name):
+                    try:
+                        found.append((entry.stat().st_mtime_ns, entry.name))
+                    except FileNotFoundError:
+                        continue
+        return found
+
+    def _mark(self, campaign: str) -> None:
+        marker = self._keys / campaign
+        if not marker.exists():
+            os.close(os.open(marker, _FILE, 0o600))
+            _sync(self._keys)
+
+
+def _checked(campaign: str) -> str:
+    """An id never leads out of its folder."""
+    if not _ID.fullmatch(campaign):
+        raise ValueError(f"{campaign[:80]!r} is no campaign id")
+    return campaign
+
+
+def _write(file: Path, data: bytes) -> None:
+    fd = os.open(file, _FILE | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb", buffering=0) as stream:
+        view = memoryview(data)
+        while view:
+            view = view[stream.write(view):]
+        os.fsync(fd)
+
+
+def _sync(folder: Path) -> None:
+    """A new name is on disk when its folder is (fsync(2))."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

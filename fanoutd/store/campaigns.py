@@ -1,0 +1,189 @@
+"""Campaign rows: their states, and the one table of moves between them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fanoutd.store.database import Database, holes
+
+FINAL = ("done", "cancelled", "failed")
+
+#: Every change of a campaign's state that there is.
+MOVES = frozenset(
+    {
+        ("scheduled", "planning"),
+        ("scheduled", "paused"),
+        ("planning", "running"),
+        ("planning", "paused"),
+        ("planning", "failed"),
+        ("running", "paused"),
+        ("running", "done"),
+        ("running", "failed"),
+        ("paused", "running"),
+        ("paused", "planning"),
+        ("paused", "scheduled"),
+        ("done", "running"),
+    }
+)
+
+_COLUMNS = (
+    "id, account, message, audience, reference, idempotency_key, state, cause, reason, created_at, send_at, "
+    "started_at, finished_at, planned, node, origin, definition"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A campaign row. Times in milliseconds since 1970.
+
+    ``definition`` holds what was in force when it reached the store: ``channels``, ``bodies``,
+    ``too_long``, ``variables``, ``query``, ``content``, ``phone``, ``data``, ``page``, ``page_size``.
+    ``origin`` is ``query`` or ``list``; ``cause`` a word for the kind of trouble behind ``reason``.
+    """
+
+    id: str
+    account: str
+    message: str
+    audience: str | None
+    reference: str | None
+    key: str | None
+    state: str
+    cause: str | None
+    reason: str | None
+    created_at: int
+    send_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    planned: bool
+    node: str
+    origin: str
+    definition: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """People of a campaign by outcome, and the last errcodes of those that failed."""
+
+    pending: int
+    sent_custom: int
+    sent_template: int
+    failed: int
+    skipped: int
+    unknown: int
+    errors: dict[str, int]
+
+    @property
+    def by_state(self) -> dict[str, int]:
+        return {
+            "pending": self.pending,
+            "sent_custom": self.sent_custom,
+            "sent_template": self.sent_template,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "unknown": self.unknown,
+        }
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_state.values())
+
+
+def insert(db: Database, campaign: Campaign) -> bool:
+    """Add it unless its id is there; says whether it was added."""
+    if db.one("SELECT 1 FROM fanout_campaign WHERE id = %s", campaign.id):
+        return False
+    c = campaign
+    db.execute(
+        f"INSERT INTO fanout_campaign ({_COLUMNS}) VALUES ({holes(17)})",
+        c.id, c.account, c.message, c.audience, c.reference, c.key, c.state, c.cause, c.reason, c.created_at,
+        c.send_at, c.started_at, c.finished_at, int(c.planned), c.node, c.origin,
+        json.dumps(c.definition, ensure_ascii=False),
+    )  # fmt: skip
+    return True
+
+
+def get(db: Database, campaign: str) -> Campaign | None:
+    row = db.one(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s", campaign)
+    return _campaign(row) if row else None
+
+
+def listed(db: Database, state: str | None, limit: int, before: Campaign | None) -> list[Campaign]:
+    """Newest first, at most ``limit``, those older than ``before``."""
+    where: list[str] = ["1 = 1"]
+    args: list[str | int] = []
+    if state is not None:
+        where.append("state = %s")
+        args.append(state)
+    if before is not None:
+        where.append("(created_at < %s OR (created_at = %s AND id < %s))")
+        args += [before.created_at, before.created_at, before.id]
+    rows = db.rows(
+        f"SELECT {_COLUMNS} FROM fanout_campaign WHERE {' AND '.join(where)} "
+        "ORDER BY created_at DESC, id DESC LIMIT %s",
+        *args, limit,
+    )  # fmt: skip
+    return [_campaign(row) for row in rows]
+
+
+def in_states(db: Database, *states: str) -> list[Campaign]:
+    """All that are in one of these states, oldest first."""
+    rows = db.rows(
+        f"SELECT {_COLUMNS} FROM fanout_campaign WHERE state IN ({holes(len(states))}) ORDER BY created_at, id", *states
+    )
+    return [_campaign(row) for row in rows]
+
+
+def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> bool:
+    """Change the state if it still is ``old``; further columns with it. Says whether it did."""
+    if (old, new) not in MOVES:
+        raise ValueError(f"no campaign goes from {old} to {new}")
+    sets = "".join(f", {name} = %s" for name in columns)
+    changed = db.execute(
+        f"UPDATE fanout_campaign SET state = %s{sets} WHERE id = %s AND state = %s",
+        new, *columns.values(), campaign, old,
+    )  # fmt: skip
+    return changed > 0
+
+
+def explain(db: Database, account: str, cause: str | None, reason: str | None) -> None:
+    """Say of the account's running campaigns what they wait for; None: all is well again."""
+    db.execute(
+        "UPDATE fanout_campaign SET cause = %s, reason = %s "
+        "WHERE account = %s AND state = 'running' AND COALESCE(reason, '') <> %s",
+        cause, reason, account, reason or "",
+    )  # fmt: skip
+
+
+def finish(db: Database, campaign: str) -> bool:
+    """Make it ``done`` when its plan is complete and nobody is pending."""
+    return db.execute(
+        f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
+        "WHERE id = %s AND state = 'running' AND planned = 1 "
+        "AND NOT EXISTS (SELECT 1 FROM fanout_shard WHERE campaign = %s AND pending > 0)",
+        campaign, campaign,
+    ) > 0  # fmt: skip
+
+
+def counts(db: Database, campaign: str) -> Counts:
+    """Sums over the campaign's shards; their rows are few, the people never counted."""
+    rows = db.rows(
+        "SELECT pending, sent_custom, sent_template, failed, skipped, unknown, errors FROM fanout_shard "
+        "WHERE campaign = %s",
+        campaign,
+    )
+    errors: dict[str, int] = {}
+    for row in rows:
+        for code, count in json.loads(row[6]).items():
+            errors[code] = errors.get(code, 0) + count
+    pending, custom, template, failed, skipped, unknown = (sum(row[i] for row in rows) for i in range(6))
+    return Counts(pending, custom, template, failed, skipped, unknown, errors)
+
+
+def _campaign(row: tuple[Any, ...]) -> Campaign:
+    return Campaign(
+        id=row[0], account=row[1], message=row[2], audience=row[3], reference=row[4], key=row[5], state=row[6],
+        cause=row[7], reason=row[8], created_at=row[9], send_at=row[10], started_at=row[11], finished_at=row[12],
+        planned=bool(row[13]), node=row[14], origin=row[15], definition=json.loads(row[16]),
+    )  # fmt: skip

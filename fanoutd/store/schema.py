@@ -1,0 +1,114 @@
+"""The tables, and how a store of an older version becomes one of this.
+
+A migration is a tuple of statements; its number is its place in ``MIGRATIONS``, counting from 1.
+Each runs in one transaction with the note of its number. Later versions append and never edit.
+"""
+
+from __future__ import annotations
+
+from fanoutd.errors import BadConfig
+from fanoutd.store.database import Database
+
+#: Deliveries are clustered by (shard, pos) and have no further index: a state that changes would
+#: have to be moved in it with every send. Counters stand on the shard row, never counted.
+_V1 = (
+    """CREATE TABLE fanout_campaign (
+        id VARCHAR(64) NOT NULL PRIMARY KEY,
+        account VARCHAR(64) NOT NULL,
+        message VARCHAR(64) NOT NULL,
+        audience VARCHAR(64),
+        reference TEXT,
+        idempotency_key TEXT,
+        state VARCHAR(16) NOT NULL,
+        cause VARCHAR(16),
+        reason TEXT,
+        created_at BIGINT NOT NULL,
+        send_at BIGINT,
+        started_at BIGINT,
+        finished_at BIGINT,
+        planned SMALLINT NOT NULL DEFAULT 0,
+        node VARCHAR(64) NOT NULL,
+        origin VARCHAR(8) NOT NULL,
+        definition TEXT NOT NULL)""",
+    "CREATE INDEX fanout_campaign_created ON fanout_campaign (created_at, id)",
+    "CREATE INDEX fanout_campaign_state ON fanout_campaign (state)",
+    # `next` is where the claimed range [0, next) ends; a pending row below it is in flight.
+    """CREATE TABLE fanout_shard (
+        id INTEGER NOT NULL PRIMARY KEY,
+        campaign VARCHAR(64) NOT NULL,
+        idx INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        next INTEGER NOT NULL DEFAULT 0,
+        token BIGINT NOT NULL DEFAULT 0,
+        owner VARCHAR(96),
+        lease_until BIGINT NOT NULL DEFAULT 0,
+        pending INTEGER NOT NULL,
+        sent_custom INTEGER NOT NULL DEFAULT 0,
+        sent_template INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        skipped INTEGER NOT NULL DEFAULT 0,
+        unknown INTEGER NOT NULL DEFAULT 0,
+        errors TEXT NOT NULL)""",
+    "CREATE UNIQUE INDEX fanout_shard_campaign ON fanout_shard (campaign, idx)",
+    "CREATE INDEX fanout_shard_owner ON fanout_shard (owner, pending)",
+    # `attempt` is the fencing token of the lease under which a row became unknown.
+    """CREATE TABLE fanout_delivery (
+        shard INTEGER NOT NULL,
+        pos INTEGER NOT NULL,
+        openid VARCHAR(64) NOT NULL,
+        state SMALLINT NOT NULL DEFAULT 0,
+        channel SMALLINT,
+        errcode INTEGER,
+        msgid BIGINT,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        generation INTEGER NOT NULL DEFAULT 0,
+        attempt BIGINT NOT NULL DEFAULT 0,
+        updated_at BIGINT,
+        person TEXT,
+        PRIMARY KEY (shard, pos)) WITHOUT ROWID""",
+    """CREATE TABLE fanout_token (
+        account VARCHAR(64) NOT NULL PRIMARY KEY,
+        token TEXT NOT NULL,
+        expires_at BIGINT NOT NULL,
+        fetched_at BIGINT NOT NULL)""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1,)
+VERSION = len(MIGRATIONS)
+
+
+def migrate(db: Database, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> int:
+    """Bring the store to this version; returns the version it had.
+
+    Two processes may do it at once: the second finds the work done. Raises BadConfig for a store
+    that a newer version of the program has already changed.
+    """
+    with db.transaction():
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS fanout_meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value TEXT NOT NULL)"
+        )
+    had = version(db)
+    if had > len(migrations):
+        raise BadConfig(
+            f"the store has version {had}, this program knows {len(migrations)}: it was used by a newer fanoutd; "
+            "install that one"
+        )
+    for number in range(had + 1, len(migrations) + 1):
+        _apply(db, number, migrations[number - 1])
+    return had
+
+
+def version(db: Database) -> int:
+    """The number of the last migration that the store has seen, 0 for a new store."""
+    row = db.one("SELECT value FROM fanout_meta WHERE name = 'version'")
+    return int(row[0]) if row else 0
+
+
+def _apply(db: Database, number: int, statements: tuple[str, ...]) -> None:
+    with db.transaction():
+        if version(db) >= number:  # another process was faster
+            return
+        for statement in statements:
+            db.execute(statement)
+        db.execute("DELETE FROM fanout_meta WHERE name = 'version'")
+        db.execute("INSERT INTO fanout_meta (name, value) VALUES ('version', %s)", str(number))

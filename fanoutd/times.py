@@ -1,0 +1,50 @@
+"""Times as people and programs see them. Inside, a time is milliseconds since 1970, UTC."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def wall_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+def iso(ms: int) -> str:
+    """``2026-01-02T07:04:05.000+00:00``: ISO 8601 with an offset, in UTC."""
+    return (_EPOCH + ms * _MS).isoformat(timespec="milliseconds")
+
+
+def parse_when(text: str) -> int:
+    """Milliseconds of an ISO 8601 time that bears an offset. Raises ValueError that says how to write it."""
+    right = "write a time with its offset, like 2026-01-02T15:04:05+08:00"
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no ISO 8601 time; {right}") from None
+    if when.tzinfo is None:
+        raise ValueError(f"{text[:40]!r} has no offset; {right}")
+    try:
+        return (when.astimezone(UTC) - _EPOCH) // _MS
+    except OverflowError:  # year 1 or 9999, pushed over the edge by its offset
+        raise ValueError(f"{text[:40]!r} is out of range; {right}") from None
+
+
+def _local(ms: int, timezone: str) -> datetime:
+    return (_EPOCH + ms * _MS).astimezone(ZoneInfo(timezone))
+
+
+def message_now(ms: int, timezone: str) -> str:
+    """``2026年1月2日 15:04``, the form that WeChat documents for a template's time keywords."""
+    when = _local(ms, timezone)
+    return f"{when.year}年{when.month}月{when.day}日 {when:%H:%M}"
+
+
+def sql_now(ms: int, timezone: str) -> str:
+    """``2026-01-02 15:04:05``, to compare with a DATETIME column."""
+    return f"{_local(ms, timezone):%Y-%m-%d %H:%M:%S}"

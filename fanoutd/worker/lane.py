@@ -1,0 +1,177 @@
+"""One account's queue in a worker: who is to be sent to, when, and with which token."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from fanoutd.bucket import Bucket
+from fanoutd.config import Account
+from fanoutd.ids import client_msg_id
+from fanoutd.journal import Attempt
+from fanoutd.message import Body, compile_body
+from fanoutd.outcome import Progress, channel_name, channel_number, next_channel
+from fanoutd.store.shards import Person
+from fanoutd.store.tokens import Token
+from fanoutd.worker.breaker import Breaker
+from fanoutd.worker.recorder import Hold
+
+#: Pauses before a refused-for-now call is made again, in seconds; each with up to half as much again.
+RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0)
+
+#: How often to ask again for a token when none has come, in seconds.
+ASK_TOKEN_EVERY = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """A campaign's message as this worker sends it: compiled once."""
+
+    channels: tuple[int, ...]
+    bodies: dict[int, Body]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One claimed person on the way."""
+
+    hold: Hold
+    person: Person
+    progress: Progress
+    message: Message
+    refused_token: str | None = None
+    """Fingerprint of the token with which the last call was refused."""
+
+    @property
+    def changed(self) -> bool:
+        """Something was learnt since the claim."""
+        return self.progress.attempts != self.person.progress.attempts
+
+    @property
+    def attempt(self) -> Attempt:
+        """What the journal knows this person by."""
+        return self.hold.lease.shard, self.person.pos, self.hold.lease.token
+
+    def body(self, channel: int) -> bytes:
+        """The request for this person. Raises RenderError."""
+        own = json.loads(self.person.person) if self.person.person else None
+        campaign = self.hold.campaign
+        key = client_msg_id(campaign.account, campaign.id, self.person.openid, self.progress.generation)
+        return self.message.bodies[channel].render(self.person.openid, own, key)
+
+    @property
+    def channel(self) -> int:
+        """The channel to call next."""
+        return next_channel(self.progress, self.message.channels)
+
+
+class Lane:
+    """Times are CLOCK_BOOTTIME seconds, passed in."""
+
+    def __init__(self, account: Account, bucket: Bucket) -> None:
+        self.account = account
+        self.bucket = bucket
+        self.breaker = Breaker()
+        self.token: Token | None = None
+        self.ready: deque[Job] = deque()
+        self._later: list[tuple[float, int, Job]] = []
+        self._serial = 0
+        self._next_start = 0.0
+        self._token_asked = -ASK_TOKEN_EVERY
+        self.refused_token = ""
+        """Fingerprint of the token that WeChat refused last."""
+        self.trouble = ""
+        """What the account's campaigns have been told to wait for."""
+
+    def __len__(self) -> int:
+        """People here who are not on the wire."""
+        return len(self.ready) + len(self._later)
+
+    def again(self, job: Job, at: float) -> None:
+        """Refused for now: to be tried again after a pause that grows with the tries."""
+        pause = RETRY_PAUSES[min(job.progress.tries, len(RETRY_PAUSES)) - 1] * random.uniform(1.0, 1.5)
+        self._serial += 1
+        heapq.heappush(self._later, (at + pause, self._serial, job))
+
+    def due(self, at: float) -> None:
+        """Put those whose pause is over in front of those who never had a turn."""
+        while self._later and self._later[0][0] <= at:
+            self.ready.appendleft(heapq.heappop(self._later)[2])
+
+    def permits(self, at: float, free: int) -> int:
+        """How many calls may start now: by work, slots, token, breaker and the account's rate."""
+        wanted = min(len(self.ready), free)
+        if wanted == 0 or self.token is None or at < self._next_start:
+            return 0
+        wanted = self.breaker.allowed(at, wanted)
+        if wanted == 0:
+            return 0
+        granted, wait = self.bucket.take(wanted)
+        self._next_start = at + wait if granted < wanted else at
+        return granted
+
+    def wait(self, at: float, free: int) -> float | None:
+        """Seconds until there may be something to start; None: not before something happens."""
+        waits = [self._later[0][0] - at] if self._later else []
+        if self.ready and self.token is None:
+            waits.append(self._token_asked + ASK_TOKEN_EVERY - at)
+        elif self.ready and free:
+            probe = self.breaker.wait(at)
+            if not self.breaker.open or probe is not None:
+                waits.append(max(self._next_start - at, probe or 0.0))
+        return max(0.0, min(waits)) if waits else None
+
+    def should_ask_token(self, at: float) -> bool:
+        """A token is missing and none was asked for lately; the caller asks then."""
+        if self.token is not None or not self.ready or at < self._token_asked + ASK_TOKEN_EVERY:
+            return False
+        self._token_asked = at
+        return True
+
+    def refused(self, fingerprint: str) -> None:
+        """WeChat refuses this token: nothing starts until there is another one."""
+        if self.token is not None and self.token.fingerprint == fingerprint:
+            self.token = None
+            self.refused_token = fingerprint
+            self._token_asked = -ASK_TOKEN_EVERY
+
+    def accept(self, token: Token | None, wall_ms: float) -> None:
+        """A token as the store has it; one that was refused or has expired is none."""
+        if token is None or token.expires_at <= wall_ms or token.fingerprint == self.refused_token:
+            return
+        self.token = token
+
+    def waits_for(self) -> str:
+        """In words what all of the account wait for; empty when nothing."""
+        if self.breaker.open:
+            return "WeChat's API does not answer; one request at a time is tried until it does"
+        rest = self.bucket.resting()
+        return f"WeChat said too many calls: all of the account rest for {rest:.0f} s" if rest else ""
+
+    def withdraw(self, hold: Hold | None = None) -> list[Job]:
+        """Take out everybody who is not on the wire; with a hold only those of that shard."""
+        jobs = [*self.ready, *(job for _, _, job in self._later)]
+        gone = [job for job in jobs if hold is None or job.hold is hold]
+        if gone:
+            self.ready = deque(job for job in self.ready if job not in gone)
+            self._later = [entry for entry in self._later if entry[2] not in gone]
+            heapq.heapify(self._later)
+        return gone
+
+
+def compile_message(definition: dict[str, Any], values: dict[str, str]) -> Message:
+    """The bodies of a campaign with everything filled in that is the same for all."""
+    numbers = tuple(channel_number(c) for c in definition["channels"])
+    open_names = [name for name in definition["variables"] if name not in values]
+    bodies = {
+        n: compile_body(
+            definition["bodies"][channel_name(n)], values, open_names,
+            channel=channel_name(n) or "", too_long=definition["too_long"],
+        )
+        for n in numbers
+    }  # fmt: skip
+    return Message(numbers, bodies)

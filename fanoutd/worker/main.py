@@ -1,0 +1,378 @@
+"""The worker's loop: people from the recorder, requests on the wire, outcomes back.
+
+One thread runs this loop on one epoll: the master's socket, the recorder's eventfd and libcurl's
+connections. An idle worker has neither store nor connections and sleeps until the master wakes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import time
+
+from fanoutd.bucket import Bucket, bucket_path, now
+from fanoutd.child import Child
+from fanoutd.lines import LineBuffer, encode
+from fanoutd.message import RenderError
+from fanoutd.outcome import RENDER, Progress, State, Verdict, answered, channel_name, describe, unanswered
+from fanoutd.store.campaigns import Campaign
+from fanoutd.values import message_values
+from fanoutd.worker.lane import Job, Lane, Message, compile_message
+from fanoutd.worker.recorder import Broken, Claimed, Dry, Finished, Lost, Recorder, TokenRead, Word
+from fanoutd.worker.wire import Answer, Wire
+
+log = logging.getLogger("fanoutd.worker")
+
+#: How often the board is brought up to date while there is work, in seconds.
+_BOARD_EVERY = 0.5
+
+
+def run(child: Child) -> int:
+    """Work until the master says stop or is gone; the exit code."""
+    return Worker(child).run()
+
+
+class Worker:
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._concurrency = child.config.workers.concurrency
+        self._epoll = select.epoll()
+        self._sock = child.sock
+        self._sock.setblocking(False)
+        self._lines = LineBuffer()
+        self._epoll.register(self._sock.fileno(), select.EPOLLIN)
+        self._recorder: Recorder | None = None
+        self._wire: Wire | None = None
+        self._lanes: dict[str, Lane] = {}
+        self._messages: dict[str, Message] = {}
+        self._busy = False
+        self._looking = 0  # the number of the open call for people, 0: none
+        self._dry = True
+        self._stopping = self._quit = self._finished = False
+        self._figures = Figures()
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, lambda *_: None)  # PDEATHSIG: the end of file says it better
+        self._say({"t": "ready"})
+        while not (self._quit or self._finished):
+            self._turn(self._epoll.poll(self._timeout()))
+        return 0
+
+    def _turn(self, events: list[tuple[int, int]]) -> None:
+        on_wire = []
+        for fd, mask in events:
+            if fd == self._sock.fileno():
+                self._listen()
+            elif self._recorder and fd == self._recorder.wake_fd:
+                os.eventfd_read(fd)
+            else:
+                on_wire.append((fd, mask))
+        if self._recorder and self._wire and not self._quit:
+            while self._recorder.inbox:
+                self._hear(self._recorder.inbox.popleft())
+            for context, answer in self._wire.step(on_wire):
+                self._ended(context, answer)
+            self._send()
+            self._look()
+
+    def _timeout(self) -> float | None:
+        if not self._wire:
+            return None
+        at = now()
+        waits = [self._wire.timeout(), *(lane.wait(at, self._wire.free) for lane in self._lanes.values())]
+        if self._busy:
+            waits.append(_BOARD_EVERY)
+        known = [w for w in waits if w is not None]
+        return min(known) if known else None
+
+    # ---- the master
+
+    def _listen(self) -> None:
+        try:
+            data = self._sock.recv(65536)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._epoll.unregister(self._sock.fileno())
+            self._stop()
+        for message in self._lines.messages(data):
+            self._obey(message)
+
+    def _obey(self, message: dict[str, str]) -> None:
+        kind = message["t"]
+        if kind == "work" and not self._stopping:
+            self._wake()
+        elif kind == "token" and self._recorder:
+            self._recorder.read_token(message["account"])
+        elif kind == "stop":
+            self._stop()
+        elif kind == "quit":
+            self._quit = True
+
+    def _say(self, message: dict[str, object]) -> None:
+        try:
+            self._sock.send(encode(message))
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+            pass  # the master is gone or deaf; the end of file tells
+
+    def _wake(self) -> None:
+        if self._recorder is None:
+            c = self._child
+            name = f"w{c.slot}-{os.getpid()}-{os.urandom(4).hex()}"
+            journals = c.config.daemon.state_dir / "journals"
+            self._recorder = Recorder(c.config.store_url, journals, c.node, name, self._concurrency)
+            self._epoll.register(self._recorder.wake_fd, select.EPOLLIN)
+            self._wire = Wire(self._epoll, self._concurrency)
+        self._dry = False
+        if not self._busy:
+            self._busy = True
+            self._say({"t": "busy"})
+
+    def _stop(self) -> None:
+        """Start nothing more; what is on the wire ends, the rest is handed back."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._recorder is None:
+            self._finished = True
+            return
+        for lane in self._lanes.values():
+            self._hand_back(lane.withdraw())
+        self._recorder.finish()
+
+    # ---- the recorder
+
+    def _hear(self, word: Word) -> None:
+        if isinstance(word, Claimed):
+            self._looking = 0
+            self._take(word)
+        elif isinstance(word, Lost):
+            for lane in self._lanes.values():
+                self._hand_back(lane.withdraw(word.hold))
+        elif isinstance(word, Dry):
+            self._looking = 0
+            self._dry = True
+        elif isinstance(word, TokenRead):
+            self._token_read(word)
+        elif isinstance(word, Finished):
+            self._finished = True
+        elif isinstance(word, Broken):
+            # Not patched up: the process ends, and its journal says what is what.
+            raise RuntimeError("the recorder failed") from word.error
+
+    def _take(self, claimed: Claimed) -> None:
+        hold = claimed.hold
+        lane = self._lane(hold.campaign.account)
+        jobs = [Job(hold, p, p.progress, self._message(hold.campaign)) for p in claimed.people]
+        if lane is None or self._stopping or hold.lost:
+            self._hand_back(jobs)
+        else:
+            lane.ready.extend(jobs)
+        if lane is None:
+            self._recorder_on().pause(
+                hold.campaign.id, "config", f"account {hold.campaign.account} is not configured any more"
+            )
+
+    def _lane(self, name: str) -> Lane | None:
+        if name not in self._lanes:
+            account = self._child.config.accounts.get(name)
+            if account is None:
+                return None
+            path = bucket_path(self._child.config.daemon.state_dir, name)
+            self._lanes[name] = Lane(account, Bucket(path, account.rate))
+            self._recorder_on().read_token(name)
+        return self._lanes[name]
+
+    def _message(self, campaign: Campaign) -> Message:
+        if campaign.id not in self._messages:
+            account = self._child.config.accounts.get(campaign.account)
+            values = message_values(campaign, account.timezone if account else "UTC")
+            self._messages[campaign.id] = compile_message(campaign.definition, values)
+        return self._messages[campaign.id]
+
+    def _token_read(self, word: TokenRead) -> None:
+        lane = self._lanes.get(word.account)
+        if lane is None:
+            return
+        lane.accept(word.token, time.time() * 1000)
+
+    def _hand_back(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.changed:
+                self._recorder_on().put(job.hold, job.person.pos, job.progress)
+            else:
+                self._recorder_on().put_back(job.hold)
+        if jobs:
+            self._recorder_on().flush()
+
+    def _recorder_on(self) -> Recorder:
+        assert self._recorder is not None
+        return self._recorder
+
+    def _look(self) -> None:
+        """Ask for people before the wire runs dry; go idle when there are none."""
+        recorder, wire = self._recorder_on(), self._wire
+        assert wire is not None
+        waiting = sum(len(lane) for lane in self._lanes.values())
+        on_hand = sum(len(lane.ready) for lane in self._lanes.values())
+        if not self._looking and not self._dry and not self._stopping and on_hand < self._concurrency:
+            self._looking = recorder.ask()
+        if self._busy and self._dry and not waiting and not wire.busy and not self._looking:
+            self._busy = False
+            recorder.flush()
+            self._figures.rate = 0.0
+            self._show(None)
+            self._messages.clear()
+            self._say({"t": "idle"})
+        elif self._busy and self._figures.due():
+            self._show(self._figures.campaign)
+
+    def _show(self, campaign: str | None) -> None:
+        f = self._figures
+        self._child.board.write(
+            self._child.slot, campaign=campaign, sent=f.sent, failed=f.failed, rate=f.rate, heartbeat=now()
+        )
+
+    # ---- the wire
+
+    def _send(self) -> None:
+        wire = self._wire
+        assert wire is not None
+        if self._stopping:
+            return
+        at = now()
+        for lane in self._lanes.values():
+            lane.due(at)
+            if lane.should_ask_token(at):
+                self._recorder_on().read_token(lane.account.name)
+                self._say({"t": "token_refused", "account": lane.account.name, "token": lane.refused_token})
+            for _ in range(lane.permits(at, wire.free)):
+                self._start(lane, wire, lane.ready.popleft(), at)
+
+    def _start(self, lane: Lane, wire: Wire, job: Job, at: float) -> None:
+        if at > job.hold.deadline:  # our lease may be over: renewed it comes again
+            self._hand_back([job])
+            return
+        token = lane.token
+        assert token is not None
+        channel = job.channel
+        try:
+            body = job.body(channel)
+        except RenderError:
+            refused = Progress(State.FAILED, None, RENDER, None, job.progress.attempts, job.progress.generation)
+            self._close(job, refused)
+            return
+        journal = self._recorder_on().journal
+        target = (lane.account.name, channel_name(channel) or "", token.text)
+        lane.breaker.started()
+        wire.start(
+            target, lane.account, body, (lane, job, channel, token.fingerprint),
+            lambda: journal.sending(job.attempt, channel),
+        )  # fmt: skip
+
+    def _ended(self, context: tuple[Lane, Job, int, str], answer: Answer) -> None:
+        lane, job, channel, fingerprint = context
+        at = now()
+        if answer.errcode is None:
+            lane.breaker.failed(at)
+            self._unanswered(lane, job, channel, answer)
+        else:
+            lane.breaker.answered()
+            self._answered(lane, job, channel, fingerprint, answer, at)
+        self._tell_trouble(lane)
+
+    def _unanswered(self, lane: Lane, job: Job, channel: int, answer: Answer) -> None:
+        if answer.left:
+            self._close(job, unanswered(job.progress, channel))
+        else:  # proved by the journal's silence: nothing was sent
+            self._again_now(lane, job)
+
+    def _answered(
+        self, lane: Lane, job: Job, channel: int, fingerprint: str, answer: Answer, at: float
+    ) -> None:
+        assert answer.errcode is not None
+        self._recorder_on().journal.answer(job.attempt, channel, answer.errcode, answer.msgid)
+        last = channel == job.message.channels[-1]
+        job.progress, verdict = answered(job.progress, channel, answer.errcode, answer.msgid, last)
+        if verdict in (Verdict.SENT, Verdict.FAILED):
+            self._close(job, job.progress)
+        elif verdict is Verdict.NEXT_CHANNEL:
+            self._again_now(lane, job)
+        elif verdict is Verdict.RETRY:
+            self._later(lane, job, at)
+        else:
+            self._account_refused(lane, job, fingerprint, verdict, answer)
+
+    def _account_refused(
+        self, lane: Lane, job: Job, fingerprint: str, verdict: Verdict, answer: Answer
+    ) -> None:
+        """Nothing is said about this person: they go on when the account may call again."""
+        recorder = self._recorder_on()
+        if verdict is Verdict.TOKEN:
+            if job.refused_token not in (None, fingerprint):
+                recorder.pause(
+                    job.hold.campaign.id, "token",
+                    f"WeChat refused two access tokens one after the other ({answer.errcode}: {answer.errmsg}); "
+                    "look at the account's app_id and at who else fetches its tokens",
+                )  # fmt: skip
+            job.refused_token = fingerprint
+            lane.refused(fingerprint)
+        elif verdict is Verdict.ACCOUNT:
+            reason = f"WeChat refuses the account: {describe(answer.errcode or 0)} ({answer.errcode} {answer.errmsg})"
+            recorder.pause(job.hold.campaign.id, "token", reason)
+        else:
+            lane.bucket.rest(60.0)
+        self._again_now(lane, job)
+
+    def _again_now(self, lane: Lane, job: Job) -> None:
+        if self._stopping or job.hold.lost:
+            self._hand_back([job])
+        else:
+            lane.ready.appendleft(job)
+
+    def _later(self, lane: Lane, job: Job, at: float) -> None:
+        if self._stopping or job.hold.lost:
+            self._hand_back([job])
+        else:
+            lane.again(job, at)
+
+    def _close(self, job: Job, progress: Progress) -> None:
+        self._recorder_on().put(job.hold, job.person.pos, progress)
+        self._figures.count(progress, job.hold.campaign.id)
+
+    def _tell_trouble(self, lane: Lane) -> None:
+        trouble = lane.waits_for()
+        if trouble != lane.trouble:
+            lane.trouble = trouble
+            self._recorder_on().explain(lane.account.name, "api" if trouble else "", trouble)
+
+
+class Figures:
+    """What the board shows of this worker."""
+
+    def __init__(self) -> None:
+        self.sent = self.failed = 0
+        self.rate = 0.0
+        self.campaign: str | None = None
+        self._since = now()
+        self._ended = 0
+
+    def count(self, progress: Progress, campaign: str) -> None:
+        self.campaign = campaign
+        self._ended += 1
+        self.sent += progress.state is State.SENT
+        self.failed += progress.state is State.FAILED
+
+    def due(self) -> bool:
+        """Time to show them again; the rate is then that of the span since the last time."""
+        span = now() - self._since
+        if span < _BOARD_EVERY:
+            return False
+        self.rate = self._ended / span
+        self._since, self._ended = now(), 0
+        return True
+

@@ -1,0 +1,377 @@
+"""The store's side of a worker, in a thread of its own, so that no commit delays a request.
+
+It leases shards and claims windows when the sending side asks for people, and writes outcomes
+down in batches: one durable transaction does both. What it has to tell is put into ``inbox``,
+and an eventfd wakes the sending side.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from fanoutd.bucket import now
+from fanoutd.journal import Journal
+from fanoutd.outcome import Progress
+from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
+from fanoutd.store.campaigns import Campaign
+from fanoutd.store.shards import LEASE_MS, Lease, Person
+
+#: How long outcomes wait for company before they are written, in seconds.
+INTERVAL = 0.25
+
+#: A lease is renewed when it is this old, and nothing is started this long before its end.
+_RENEW_AFTER = 8.0
+_MARGIN = 5.0
+
+#: Pause after the store could not be used, in seconds: the first, and the longest.
+_RETRY = (0.05, 2.0)
+
+#: Records that one person may need in one lease: two for each try on each channel, and some for tokens.
+_RECORDS_PER_PERSON = 24
+
+#: A journal larger than this is exchanged for a new one as soon as no shard is held.
+_LARGE_JOURNAL = 16 << 20
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """A leased shard. Written by the recorder; the sending side reads ``deadline`` and ``lost``."""
+
+    lease: Lease
+    campaign: Campaign
+    deadline: float
+    """CLOCK_BOOTTIME seconds after which nothing may be started."""
+    renewed: float
+    open: int = 0
+    """People claimed and not yet recorded."""
+    exhausted: bool = False
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """People to send to."""
+
+    hold: Hold
+    people: list[Person]
+    last: bool
+    """Nobody more is to be claimed from this shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Nothing more of this shard may be started; hand its people back."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Dry:
+    """There is no shard to be had, after ``asked`` calls for people."""
+
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRead:
+    account: str
+    token: tokens.Token | None
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The recorder failed in a way that it does not know: the worker must end."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Everything is recorded and given back."""
+
+
+T = TypeVar("T")
+
+Word = Claimed | Lost | Dry | TokenRead | Broken | Finished
+
+
+@dataclass(slots=True)
+class _Round:
+    """What one transaction takes in, and what is true once it is durable."""
+
+    errands: list[tuple[str, ...]]
+    results: list[tuple[Hold, int, Progress]]
+    closed: Counter[Hold]
+    """People of each shard of whom nothing more is open after it."""
+    asked: int
+    at: float
+    """CLOCK_BOOTTIME before it began: leases are measured from here."""
+    freed: list[Hold] = field(default_factory=list)
+    renewed: list[Hold] = field(default_factory=list)
+    lost: list[Hold] = field(default_factory=list)
+    claimed: list[Claimed] = field(default_factory=list)
+    tokens: list[TokenRead] = field(default_factory=list)
+
+    def gone(self, hold: Hold) -> bool:
+        return hold in self.freed or hold in self.lost or hold.lost
+
+
+class Recorder:
+    """Methods are called by the sending side; everything with an underscore runs in the thread."""
+
+    def __init__(self, store_url: str, journals: Path, node: str, name: str, concurrency: int) -> None:
+        self.inbox: deque[Word] = deque()
+        self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._url, self._journals, self._node, self._name = store_url, journals, node, name
+        self._concurrency = concurrency
+        self._serial = 0
+        self.journal = self._new_journal()
+        self._changed = threading.Condition()
+        self._results: list[tuple[Hold, int, Progress]] = []
+        self._unchanged: list[Hold] = []
+        self._errands: list[tuple[str, ...]] = []
+        self._asked = self._served = 0
+        self._full = False  # two windows are open: people asked for must wait for records
+        self._ending = False
+        self._holds: list[Hold] = []
+        self._rate = 0.0  # outcomes a second
+        self._measured = now()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    # ---- called by the sending side
+
+    def ask(self) -> int:
+        """Want more people; answered by Claimed or Dry. Returns the number of this call."""
+        with self._changed:
+            self._asked += 1
+            self._changed.notify()
+            return self._asked
+
+    def put(self, hold: Hold, pos: int, progress: Progress) -> None:
+        """The outcome of a claimed person; pending: handed back with what was learnt."""
+        self._results.append((hold, pos, progress))
+
+    def put_back(self, hold: Hold) -> None:
+        """A claimed person of whom there is nothing new to say."""
+        self._unchanged.append(hold)
+
+    def flush(self) -> None:
+        """Write now what was put."""
+        with self._changed:
+            self._changed.notify()
+
+    def read_token(self, account: str) -> None:
+        self._errand("token", account)
+
+    def pause(self, campaign: str, cause: str, reason: str) -> None:
+        self._errand("pause", campaign, cause, reason)
+
+    def explain(self, account: str, cause: str, reason: str) -> None:
+        """Say what the account's campaigns wait for; empty: nothing any more."""
+        self._errand("explain", account, cause, reason)
+
+    def finish(self) -> None:
+        """Claim nothing more; when all is recorded and given back, say Finished."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+
+    def _errand(self, *errand: str) -> None:
+        with self._changed:
+            self._errands.append(errand)
+            self._changed.notify()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            db = self._patiently(lambda: open_store(self._url))
+            while not (self._ending and not self._holds):
+                self._wait()
+                self._work(db)
+            db.close()
+            self.journal.discard()
+            self._tell(Finished())
+        except BaseException as e:
+            self._tell(Broken(e))
+
+    def _patiently(self, step: Callable[[], T]) -> T:
+        """Repeat what failed because the store is away: what is claimed goes on, nothing is claimed."""
+        pause = _RETRY[0]
+        while True:
+            try:
+                return step()
+            except StoreAway:
+                time.sleep(pause)
+                pause = min(pause * 2, _RETRY[1])
+
+    def _wait(self) -> None:
+        with self._changed:
+            asked = self._asked > self._served and not self._full and not self._ending
+            if not (self._errands or asked or (self._ending and not self._holds)):
+                self._changed.wait(INTERVAL if self._holds or self._results else None)
+
+    def _work(self, db: Database) -> None:
+        work = self._take_in()
+        if self._idle(work):
+            return
+        self._patiently(lambda: self._commit(db, work))
+        self._apply(work)
+        if work.freed:
+            self._finish_campaigns(db, work)
+
+    def _take_in(self) -> _Round:
+        with self._changed:
+            errands, self._errands = self._errands, []
+            asked = self._asked
+        # The sending side only ever appends: taking a known number from the front is safe.
+        count, count_back = len(self._results), len(self._unchanged)
+        results, back = self._results[:count], self._unchanged[:count_back]
+        del self._results[:count], self._unchanged[:count_back]
+        closed = Counter(hold for hold, _, _ in results)
+        closed.update(back)
+        return _Round(errands, results, closed, asked, now())
+
+    def _idle(self, work: _Round) -> bool:
+        """Nothing to write and nothing to ask the store for."""
+        asked = work.asked > self._served and not self._ending
+        aged = any(work.at - h.renewed > _RENEW_AFTER for h in self._holds)
+        over = any(self._over(h, work) for h in self._holds)
+        return not (work.errands or work.closed or asked or aged or over)
+
+    def _over(self, hold: Hold, work: _Round) -> bool:
+        """Nobody of this shard is open after this round, and nobody more will be claimed from it."""
+        return (hold.exhausted or hold.lost or self._ending) and hold.open == work.closed[hold]
+
+    def _commit(self, db: Database, work: _Round) -> None:
+        """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
+        work.freed, work.renewed, work.lost, work.claimed, work.tokens = [], [], [], [], []
+        with db.transaction():
+            for errand in work.errands:
+                self._run_errand(db, errand, work)
+            self._record(db, work)
+            work.freed = [h for h in self._holds if self._over(h, work)]
+            for hold in work.freed:
+                shards.release(db, hold.lease)
+            self._renew(db, work)
+            if work.asked > self._served and not self._ending and self._may_claim(work):
+                self._claim(db, work)
+
+    def _record(self, db: Database, work: _Round) -> None:
+        by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
+        for hold, pos, progress in work.results:
+            by_shard.setdefault(hold, []).append((pos, progress))
+        for hold, results in by_shard.items():
+            shards.record(db, hold.lease.shard, hold.lease.token, results)
+
+    def _renew(self, db: Database, work: _Round) -> None:
+        for hold in self._holds:
+            if work.at - hold.renewed > _RENEW_AFTER and not work.gone(hold):
+                (work.renewed if shards.renew(db, hold.lease) else work.lost).append(hold)
+
+    def _window(self) -> int:
+        """People a claim takes: about two intervals' worth, and enough to keep the wire full."""
+        return max(self._concurrency, min(512, max(64, 2 * self._concurrency, int(self._rate * 2 * INTERVAL))))
+
+    def _may_claim(self, work: _Round) -> bool:
+        """At most two windows may be claimed and unrecorded."""
+        return sum(h.open - work.closed[h] for h in self._holds) <= self._window()
+
+    def _claim(self, db: Database, work: _Round) -> None:
+        """Claim one window, from the shards in hand first, then from new ones."""
+        room = self._window()
+        self.journal.reserve(room * _RECORDS_PER_PERSON)
+        for hold in self._holds:
+            if room > 0 and not hold.exhausted and not work.gone(hold):
+                room -= self._claim_from(db, hold, room, work)
+        while room > 0 and self.journal.size < _LARGE_JOURNAL:
+            lease = shards.lease(db, f"{self._node}/{self.journal.name}")
+            campaign = campaigns.get(db, lease.campaign) if lease else None
+            if lease is None or campaign is None:
+                break
+            self.journal.lease(lease.shard, lease.token)
+            room -= self._claim_from(db, Hold(lease, campaign, 0.0, 0.0), room, work)
+
+    def _claim_from(self, db: Database, hold: Hold, room: int, work: _Round) -> int:
+        people = shards.claim(db, hold.lease, room)
+        if people is None:
+            work.lost.append(hold)
+            return 0
+        work.renewed.append(hold)
+        work.claimed.append(Claimed(hold, people, last=len(people) < room))
+        return len(people)
+
+    def _apply(self, work: _Round) -> None:
+        """After the commit: what is true in the store becomes true here, and the sending side hears of it."""
+        for hold, count in work.closed.items():
+            hold.open -= count
+        for hold in work.renewed:
+            hold.renewed, hold.deadline = work.at, work.at + LEASE_MS / 1000 - _MARGIN
+        for hold in work.lost:
+            hold.lost = True
+        for claimed in work.claimed:
+            claimed.hold.open += len(claimed.people)
+            claimed.hold.exhausted = claimed.last
+            if claimed.hold not in self._holds:
+                self._holds.append(claimed.hold)
+        self._holds = [h for h in self._holds if h not in work.freed]
+        self._measure(work)
+        self._report(work)
+
+    def _measure(self, work: _Round) -> None:
+        span = work.at - self._measured
+        if work.results and span > 0:
+            self._rate += (len(work.results) / span - self._rate) * min(1.0, span)
+            self._measured = work.at
+
+    def _report(self, work: _Round) -> None:
+        for hold in work.lost:
+            self._tell(Lost(hold))
+        for claimed in work.claimed:
+            if claimed.people:
+                self._tell(claimed)
+        for word in work.tokens:
+            self._tell(word)
+        if work.asked > self._served and not self._ending:
+            self._full = not work.claimed and not self._may_claim(work)
+            if not self._full:
+                self._served = work.asked
+                if not any(c.people for c in work.claimed):
+                    self._tell(Dry(work.asked))
+
+    def _finish_campaigns(self, db: Database, work: _Round) -> None:
+        """In a transaction after that of the last record: of two workers at the end, one sees both."""
+        try:
+            with db.transaction():
+                for campaign in {hold.campaign.id for hold in work.freed}:
+                    campaigns.finish(db, campaign)
+        except StoreAway:
+            pass  # the dispatcher's rescue sweep does it
+        if not self._holds and self.journal.size > _LARGE_JOURNAL:
+            self.journal.discard()
+            self.journal = self._new_journal()
+
+    def _run_errand(self, db: Database, errand: tuple[str, ...], work: _Round) -> None:
+        kind, *args = errand
+        if kind == "token":
+            work.tokens.append(TokenRead(args[0], tokens.load(db, args[0])))
+        elif kind == "pause":
+            campaigns.move(db, args[0], "running", "paused", cause=args[1], reason=args[2])
+        elif kind == "explain":
+            campaigns.explain(db, args[0], args[1] or None, args[2] or None)
+
+    def _new_journal(self) -> Journal:
+        self._serial += 1
+        return Journal(self._journals, f"{self._name}-{self._serial}")
+
+    def _tell(self, word: Word) -> None:
+        self.inbox.append(word)
+        os.eventfd_write(self.wake_fd, 1)
