@@ -113,6 +113,8 @@ class _Round:
     asked: int
     at: float
     """CLOCK_BOOTTIME before it began: leases are measured from here."""
+    full: bool = False
+    """People were asked for, but two windows are open."""
     freed: list[Hold] = field(default_factory=list)
     renewed: list[Hold] = field(default_factory=list)
     lost: list[Hold] = field(default_factory=list)
@@ -262,8 +264,10 @@ class Recorder:
             for hold in work.freed:
                 shards.release(db, hold.lease)
             self._renew(db, work)
-            if work.asked > self._served and not self._ending and self._may_claim(work):
-                self._claim(db, work)
+            if work.asked > self._served and not self._ending:
+                work.full = not self._may_claim(work)
+                if not work.full:
+                    self._claim(db, work)
 
     def _record(self, db: Database, work: _Round) -> None:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
@@ -341,8 +345,8 @@ class Recorder:
         for word in work.tokens:
             self._tell(word)
         if work.asked > self._served and not self._ending:
-            self._full = not work.claimed and not self._may_claim(work)
-            if not self._full:
+            self._full = work.full
+            if not work.full:
                 self._served = work.asked
                 if not any(c.people for c in work.claimed):
                     self._tell(Dry(work.asked))

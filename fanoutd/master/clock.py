@@ -1,0 +1,163 @@
+"""The clock: APScheduler without a thread, polled by the master's loop.
+
+The executor runs nothing. It queues a job's name for the dispatcher and reports success, error or
+death when that is known, so that max_instances, coalesce and misfires mean what APScheduler says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
+from apscheduler.executors.base import BaseExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.base import BaseScheduler
+
+_LONGEST = 1.0  # seconds between two looks at the wall clock, which may be set at any time
+_STEP = 60.0  # a wall clock that moved so much more or less than the monotonic one was set
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job whose time has come, for the dispatcher."""
+
+    number: int
+    name: str
+    run_time: datetime
+
+    def message(self) -> dict[str, Any]:
+        return {"t": "job", "n": self.number, "name": self.name}
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """For the status: times are ISO 8601, ``result`` is null (never ran), ``ok`` or what went wrong."""
+
+    name: str
+    next: str | None
+    last: str | None
+    result: str | None
+
+
+class _Names(BaseExecutor):  # type: ignore[misc]
+    """Accepts always: a job that a submit refuses is lost (APScheduler's _process_jobs)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: deque[Due] = deque()
+        self.handed: dict[int, Due] = {}
+        self._numbers = count(1)
+
+    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
+        self.waiting.append(Due(next(self._numbers), job.id, run_times[-1]))
+
+    def finish(self, due: Due, error: str | None) -> None:
+        """Give the job's slot back and tell the listeners; ``_run_job_error`` would only log."""
+        code = EVENT_JOB_EXECUTED if error is None else EVENT_JOB_ERROR
+        failure = None if error is None else RuntimeError(error)
+        event = JobExecutionEvent(code, due.name, "default", due.run_time, exception=failure)
+        self._run_job_success(due.name, [event])
+
+
+class _Polled(BaseScheduler):  # type: ignore[misc]
+    """Has no loop of its own: asked when it wants to be woken."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.due = 0.0
+
+    def _create_lock(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()  # one thread
+
+    def wakeup(self) -> None:
+        self.due = 0.0
+
+    def shutdown(self, wait: bool = True) -> None:
+        super().shutdown(wait)
+
+    def poll(self, now: float) -> None:
+        if now >= self.due:
+            wait = self._process_jobs()
+            self.due = now + min(_LONGEST, _LONGEST if wait is None else wait)
+
+
+def _named() -> None:
+    """Every job's function, in name only: what it does is the dispatcher's."""
+
+
+class Clock:
+    """``intervals``: a job's name -> seconds between two runs. ``now`` is CLOCK_MONOTONIC throughout."""
+
+    def __init__(self, intervals: Mapping[str, float], now: float) -> None:
+        self._names = _Names()
+        self._scheduler = _Polled(
+            jobstores={"default": MemoryJobStore()}, executors={"default": self._names}, timezone=UTC
+        )
+        self._scheduler.add_listener(self._ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
+        self._results: dict[str, tuple[datetime, str]] = {}
+        self._offset = time.time() - now
+        self._scheduler.start()
+        for name, seconds in intervals.items():
+            self._scheduler.add_job(
+                _named, "interval", seconds=seconds, id=name, name=name,
+                max_instances=1, coalesce=True, misfire_grace_time=None,
+            )
+
+    def poll(self, now: float) -> None:
+        """Let what is due become due. A job that waits or runs is not due a second time."""
+        self._follow_steps(now)
+        self._scheduler.poll(now)
+
+    def take(self) -> list[Due]:
+        """The jobs to hand to the dispatcher. Each must come back through ``finished`` or ``lost``."""
+        due = list(self._names.waiting)
+        self._names.waiting.clear()
+        self._names.handed.update((each.number, each) for each in due)
+        return due
+
+    def deadline(self) -> float:
+        """When to poll again, at the latest."""
+        return float(self._scheduler.due)
+
+    def finished(self, number: int, error: str | None) -> None:
+        """The dispatcher's word on a job. One of a dispatcher that has died since is not known any more."""
+        due = self._names.handed.pop(number, None)
+        if due:
+            self._names.finish(due, error)
+
+    def lost(self, words: str) -> None:
+        """Nobody will speak for the jobs that were handed over."""
+        for number in list(self._names.handed):
+            self.finished(number, words)
+
+    def jobs(self) -> list[JobView]:
+        """All jobs in the order of their next run."""
+        return [self._view(job) for job in self._scheduler.get_jobs()]
+
+    def _view(self, job: Any) -> JobView:
+        last, result = self._results.get(job.id, (None, None))
+        return JobView(job.id, _iso(job.next_run_time), _iso(last), result)
+
+    def _ended(self, event: Any) -> None:
+        words = "ok" if event.exception is None else str(event.exception)
+        self._results[event.job_id] = (datetime.now(UTC), words)
+
+    def _follow_steps(self, now: float) -> None:
+        """A wall clock that was set back would make every job late, one set far ahead would have each
+        missed run counted up: start them anew instead."""
+        offset = time.time() - now
+        if abs(offset - self._offset) > _STEP:
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=_LONGEST))
+        self._offset = offset
+
+
+def _iso(when: datetime | None) -> str | None:
+    return None if when is None else when.astimezone(UTC).isoformat(timespec="milliseconds")

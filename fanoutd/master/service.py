@@ -1,0 +1,203 @@
+"""What a client's requests mean: answered here, kept in the spool, or carried to the dispatcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fanoutd import __version__, times
+from fanoutd.config import Config
+from fanoutd.master import params as read
+from fanoutd.master import rpc, submission
+from fanoutd.master.asks import PATIENCE, Asks
+from fanoutd.master.carried import CARRIED
+from fanoutd.master.clients import BatchWork, Client, Oversize
+from fanoutd.master.refusals import Refusals
+from fanoutd.master.rpc import Bad, Request, RpcError
+from fanoutd.master.watches import FINAL, Watches
+from fanoutd.spool import Spool
+
+_log = logging.getLogger(__name__)
+
+#: Seconds after which `daemon.status` goes out without the dispatcher's part.
+_STATUS_PATIENCE = 2.0
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on its way to its answer; ``deliver`` takes that, None for a notification."""
+
+    client: Client
+    request: Request
+    deliver: Callable[[Json | None], None]
+
+    def succeed(self, value: Any) -> None:
+        self.deliver(None if self.request.notification else rpc.result(self.request.id, value))
+
+    def fail(self, error: RpcError) -> None:
+        self.deliver(None if self.request.notification else rpc.failure(self.request.id, error))
+
+
+class Service:
+    """``status`` makes the status object out of the dispatcher's part, None when there is none."""
+
+    def __init__(
+        self, config: Config, spool: Spool, asks: Asks, tell_dispatcher: Callable[[Json], bool],
+        status: Callable[[Json | None], Json],
+    ) -> None:
+        self._config = config
+        self._spool = spool
+        self._asks = asks
+        self._tell_dispatcher = tell_dispatcher
+        self._status = status
+        self._refusals = Refusals()
+        self.watches = Watches(self._look)
+        self.stopping = False
+        self._methods: Mapping[str, Callable[[Call], None]] = {
+            "daemon.ping": self._ping,
+            "daemon.status": self._daemon_status,
+            "campaign.submit": self._campaign_submit,
+            "campaign.watch": self._campaign_watch,
+            **dict.fromkeys(CARRIED, self._carry),
+        }
+
+    def work(self, client: Client) -> None:
+        """One thing that the client asked for: a line, or one request out of a batch."""
+        if client.batch:
+            self._piece(client, client.batch)
+        else:
+            self._line(client, client.lines.popleft())
+
+    def _line(self, client: Client, line: bytes | Oversize) -> None:
+        if isinstance(line, Oversize):
+            most = self._config.daemon.max_request
+            self._refuse(client, Bad(RpcError(rpc.TOO_LARGE, f"a line may have {most} bytes, see max_request")))
+            return
+        asked = rpc.parse(line)
+        if isinstance(asked, rpc.Batch):
+            client.batch = BatchWork(client, asked.values)
+        elif isinstance(asked, rpc.Bare):
+            self._bare(client, asked.params)
+        elif isinstance(asked, Bad):
+            self._refuse(client, asked)
+        else:
+            self._request(client, asked, client.say_some)
+
+    def _piece(self, client: Client, batch: BatchWork) -> None:
+        asked = rpc.interpret(batch.next())
+        if batch.exhausted:
+            client.batch = None
+        if batch.full:
+            words = "the answers of this batch are too many; ask for the rest in another one"
+            asked = Bad(RpcError(rpc.NOT_NOW, words), asked.id)
+        self._request(client, asked, batch.add)
+
+    def _request(self, client: Client, asked: Request | Bad, deliver: Callable[[Json | None], None]) -> None:
+        if isinstance(asked, Bad):
+            deliver(rpc.failure(asked.id, asked.error))
+            return
+        call = Call(client, asked, deliver)
+        try:
+            method = self._methods.get(asked.method)
+            if method is None:
+                there = ", ".join(sorted(self._methods))
+                raise RpcError(rpc.METHOD_NOT_FOUND, f"no method {asked.method[:60]!r}; there is: {there}")
+            method(call)
+        except RpcError as e:
+            call.fail(e)
+            if asked.notification and asked.method == "campaign.submit":
+                self._refusals.log(client.pid, client.uid, e.message)
+
+    # ---- submissions
+
+    def _bare(self, client: Client, params: Mapping[str, Any]) -> None:
+        try:
+            accepted = self._submit(client, submission.from_bare(params))
+        except RpcError as e:
+            # Whoever hangs up without reading would not know otherwise.
+            self._refusals.log(client.pid, client.uid, e.message)
+            client.say({"ok": False, "error": e.message})
+        else:
+            client.say({"ok": True, "campaign": accepted["campaign"]})
+
+    def _refuse(self, client: Client, bad: Bad) -> None:
+        """A line that cannot be understood may have been meant as a submission by one who hung up."""
+        if client.gone or bad.error.code == rpc.TOO_LARGE:
+            self._refusals.log(client.pid, client.uid, bad.error.message)
+        client.say(rpc.failure(bad.id, bad.error))
+
+    def _campaign_submit(self, call: Call) -> None:
+        call.succeed(self._submit(call.client, call.request.params))
+
+    def _submit(self, client: Client, params: Mapping[str, Any]) -> Json:
+        """Kept on disk when this returns. Raises RpcError with nothing kept."""
+        if self.stopping:
+            raise RpcError(rpc.NOT_NOW, "the daemon is stopping; try again when it is back")
+        keyed = submission.keyed_id(params, self._config)
+        try:
+            if keyed is not None and self._spool.knows(keyed):
+                return {"campaign": keyed, "duplicate": True}
+            document = submission.document(
+                params, self._config, now_ms=times.wall_ms(), uid=client.uid, pid=client.pid
+            )
+            self._spool.accept(document, keyed=keyed is not None)
+        except OSError as e:
+            _log.error("the spool takes no submission: %s", e)
+            raise RpcError(rpc.NOT_NOW, f"the spool cannot take it now: {e.strerror}; try again") from None
+        campaign: str = document["campaign"]
+        self._tell_dispatcher({"t": "spool", "campaign": campaign})
+        return {"campaign": campaign, "duplicate": False}
+
+    # ---- the daemon itself
+
+    def _ping(self, call: Call) -> None:
+        read.only(call.request.params, ())
+        call.succeed({"pid": os.getpid(), "version": __version__})
+
+    def _daemon_status(self, call: Call) -> None:
+        read.only(call.request.params, ())
+        self._ask(call, "daemon.status", {}, _STATUS_PATIENCE,
+                  lambda value, error: call.succeed(self._status(value if error is None else None)))
+
+    # ---- carried to the dispatcher
+
+    def _carry(self, call: Call) -> None:
+        method = call.request.method
+        self._ask(call, method, CARRIED[method](call.request.params), PATIENCE,
+                  lambda value, error: call.succeed(value) if error is None else call.fail(error))
+
+    def _campaign_watch(self, call: Call) -> None:
+        def begin(campaign: Any, error: RpcError | None) -> None:
+            if error is not None:
+                call.fail(error)
+                return
+            call.succeed(campaign)
+            if campaign["state"] not in FINAL and not call.client.closed:
+                call.client.watches += 1
+                self.watches.add(campaign, call.client, time.monotonic())
+
+        self._ask(call, "campaign.get", CARRIED["campaign.get"](call.request.params), PATIENCE, begin)
+
+    def _ask(
+        self, call: Call, method: str, params: Json, patience: float,
+        done: Callable[[Any, RpcError | None], None],
+    ) -> None:
+        def answered(value: Any, error: RpcError | None) -> None:
+            call.client.asks -= 1
+            done(value, error)
+            call.client.settle()
+
+        call.client.asks += 1
+        self._asks.put(method, params, time.monotonic() + patience, answered)
+
+    def _look(self, campaign: str) -> None:
+        self._asks.put(
+            "campaign.get", {"campaign": campaign}, time.monotonic() + PATIENCE,
+            lambda value, error: self.watches.saw(campaign, value, error),
+        )

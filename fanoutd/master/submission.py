@@ -1,0 +1,188 @@
+"""From the parameters of a submission to the document in the spool, as pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fanoutd import message, times
+from fanoutd.config import Account, Audience, Config, Message
+from fanoutd.errors import BadInput
+from fanoutd.ids import keyed_campaign_id, new_campaign_id
+from fanoutd.master import params as read
+from fanoutd.master.params import invalid
+from fanoutd.master.rpc import INVALID_PARAMS, RpcError
+
+Params = Mapping[str, Any]
+
+PARAMS = (
+    "content", "phone", "data", "message", "account", "audience", "openids", "page", "page_size", "send_at",
+    "key", "reference",
+)
+#: Named by the protocol, not built yet; null and false ask for nothing and are taken.
+LATER = ("test", "upload", "dry_run")
+
+PAGE_SIZE = 500
+_OPENID = re.compile(r"[A-Za-z0-9_-]{6,64}")
+#: Bytes of a custom text message. Source: error 45002; WeChat publishes no figure, this one is measured.
+_CUSTOM_TEXT_BYTES = 2048
+_LONGEST_CONTENT = 100_000
+_LONGEST_LABEL = 200
+
+
+def from_bare(params: Params) -> Params:
+    """A bare object's parameters under their own names: its ``flag`` is the page."""
+    if "flag" not in params:
+        return params
+    if "page" in params:
+        raise invalid("flag", "means page, which is given too; give one of them")
+    return {"page" if name == "flag" else name: value for name, value in params.items()}
+
+
+def keyed_id(params: Params, config: Config) -> str | None:
+    """The id that account and key give, None without a key. Raises RpcError."""
+    key = _key(params)
+    return None if key is None else keyed_campaign_id(_account(params, config).name, key)
+
+
+def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int) -> dict[str, Any]:
+    """The spool's document, checked against the configuration. Raises RpcError that names the field.
+
+    ``uid`` and ``pid`` are the peer's; ``now_ms`` is the wall clock.
+    """
+    read.only({name: value for name, value in params.items() if not _is_later(name, value)}, PARAMS)
+    account, kind = _account(params, config), _message(params, config)
+    openids = _openids(params)
+    audience = None if openids else _audience(params, config)
+    return {
+        "v": 1,
+        "campaign": keyed_id(params, config) or new_campaign_id(now_ms),
+        "at": now_ms,
+        "account": account.name,
+        "message": kind.name,
+        "audience": audience.name if audience else None,
+        "content": _content(params, kind),
+        "phone": read.label(params, "phone", _LONGEST_LABEL),
+        "data": _data(params, kind, audience, config),
+        "openids": openids,
+        "page": _page(params, openids),
+        "page_size": read.whole(params, "page_size", 1, 1_000_000, PAGE_SIZE),
+        "send_at": _send_at(params),
+        "key": _key(params),
+        "reference": read.label(params, "reference", _LONGEST_LABEL),
+        "uid": uid,
+        "pid": pid,
+    }
+
+
+def _is_later(name: str, value: Any) -> bool:
+    if name not in LATER:
+        return False
+    if value is None or value is False:
+        return True
+    raise invalid(name, "is not in this version yet")
+
+
+def _account(params: Params, config: Config) -> Account:
+    with _refusing("account"):
+        return config.pick("account", read.text(params, "account", _LONGEST_LABEL))
+
+
+def _message(params: Params, config: Config) -> Message:
+    with _refusing("message"):
+        return config.pick("message", read.text(params, "message", _LONGEST_LABEL))
+
+
+@contextmanager
+def _refusing(field: str) -> Iterator[None]:
+    """A name that the configuration does not have is the client's error."""
+    try:
+        yield
+    except BadInput as e:
+        raise RpcError(INVALID_PARAMS, str(e), field) from None
+
+
+def _audience(params: Params, config: Config) -> Audience:
+    if not config.audiences and params.get("audience") is None:
+        raise invalid("openids", "must be given: no audience is configured")
+    with _refusing("audience"):
+        audience = config.pick("audience", read.text(params, "audience", _LONGEST_LABEL))
+    if audience.source is not None:
+        raise invalid("audience", f"{audience.name!r} names a source, which is not in this version yet")
+    if (audience.database or config.store_url).startswith("mysql:"):
+        raise invalid("audience", f"{audience.name!r} is in MySQL, which is not in this version yet")
+    return audience
+
+
+def _openids(params: Params) -> list[str] | None:
+    """The list, None when there is none: an empty one never means everyone."""
+    value = params.get("openids")
+    if value is None:
+        return None
+    if params.get("audience") is not None:
+        raise invalid("audience", "and openids exclude each other; give one of them")
+    if not isinstance(value, list) or not value:
+        raise invalid("openids", "must be a list of at least one openid")
+    for index, openid in enumerate(value):
+        if not isinstance(openid, str) or not _OPENID.fullmatch(openid):
+            raise invalid(f"openids[{index}]", "is no openid: 6 to 64 of A-Z a-z 0-9 _ -")
+    return value
+
+
+def _content(params: Params, kind: Message) -> str | None:
+    content = read.text(params, "content", _LONGEST_CONTENT)
+    if "content" not in kind.placeholders:
+        return content
+    if content is None or not content.strip():
+        raise invalid("content", f"must not be empty: the message {kind.name!r} is made of it")
+    size = _custom_text_bytes(kind, content)
+    if size > _CUSTOM_TEXT_BYTES:
+        raise invalid("content", f"is too long: a text of {size} bytes, at most {_CUSTOM_TEXT_BYTES}")
+    return content
+
+
+def _custom_text_bytes(kind: Message, content: str) -> int:
+    """Bytes of the custom channel's text with this content, other placeholders not counted; 0 without."""
+    body = kind.bodies.get("custom", {})
+    if body.get("msgtype") != "text":
+        return 0
+    text = body.get("text", {}).get("content", "")
+    parts = (content if part == message.Name("content") else part for part in message.parse(text))
+    return sum(len(part.encode()) for part in parts if isinstance(part, str))
+
+
+def _data(params: Params, kind: Message, audience: Audience | None, config: Config) -> dict[str, str]:
+    data = read.table(params, "data")
+    variables = {name for each in config.messages.values() for name in each.variables}
+    known = {*kind.variables, *(variables & audience.params if audience else ())}
+    for name in data:
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise invalid(f"data.{name[:60]}", f"is no variable of message {kind.name!r}; there is: {there}")
+    return data
+
+
+def _page(params: Params, openids: list[str] | None) -> int | None:
+    page = read.whole(params, "page", 0, 1_000_000_000, None)
+    if page is not None and openids:
+        raise invalid("page", "goes with an audience, not with openids")
+    return page
+
+
+def _send_at(params: Params) -> int | None:
+    value = read.text(params, "send_at", 64)
+    if value is None:
+        return None
+    try:
+        return times.parse_when(value)
+    except ValueError as e:
+        raise RpcError(INVALID_PARAMS, f"send_at: {e}", "send_at") from None
+
+
+def _key(params: Params) -> str | None:
+    key = read.label(params, "key", _LONGEST_LABEL)
+    if key is not None and not key.strip():
+        raise invalid("key", "must not be empty; leave it out for a campaign without one")
+    return key

@@ -1,0 +1,1 @@
+"""What people see: pure functions from the daemon's objects to lines and tables."""

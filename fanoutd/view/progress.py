@@ -1,0 +1,133 @@
+"""A campaign on its way: a live picture on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fanoutd.outcome import describe
+
+#: Plain output: a line at the latest after so many seconds, or so much of the whole.
+_EVERY_SECONDS = 10.0
+_EVERY_SHARE = 0.05
+
+ACCENT = "green"
+
+WORDS = {
+    "sent_custom": "sent as customer-service message",
+    "sent_template": "sent as template message",
+    "failed": "failed",
+    "skipped": "skipped",
+    "unknown": "unknown: handed over, no answer seen",
+    "pending": "waiting",
+}
+
+
+def ended(campaign: dict[str, Any]) -> int:
+    """People who are through, whatever came of it."""
+    total: int = campaign["total"]
+    pending: int = campaign["counts"]["pending"]
+    return total - pending
+
+
+def reached(campaign: dict[str, Any]) -> int:
+    return sum(count for state, count in campaign["counts"].items() if state.startswith("sent_"))
+
+
+def duration(seconds: float) -> str:
+    """``3.2 s``, ``4 min 05 s``, ``2 h 10 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def line(campaign: dict[str, Any]) -> str:
+    """The campaign in one line."""
+    counts = ", ".join(f"{state} {count:,}" for state, count in campaign["counts"].items() if count)
+    words = f"{campaign['id']} {campaign['state']}: {ended(campaign):,} of {campaign['total']:,}"
+    if counts:
+        words += f" ({counts})"
+    if campaign["rate"]:
+        words += f", {campaign['rate']:,.0f}/s"
+    if campaign["eta_seconds"]:
+        words += f", {duration(campaign['eta_seconds'])} left"
+    return words + (f"; {campaign['reason']}" if campaign["reason"] else "")
+
+
+def outcomes(campaign: dict[str, Any]) -> Table:
+    """People by outcome, and the refusals in words."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", min_width=8)
+    table.add_column()
+    for state, count in campaign["counts"].items():
+        if count and state != "pending":
+            style = "" if state.startswith("sent_") else "yellow"
+            table.add_row(Text(f"{count:,}", style="bold"), Text(WORDS.get(state, state), style=style))
+    for code, count in sorted(campaign["errors"].items(), key=lambda each: -each[1]):
+        table.add_row(Text(f"{count:,}", style="dim"), Text(f"  {code} · {describe(code)}", style="dim"))
+    return table
+
+
+def picture(campaign: dict[str, Any], width: int) -> RenderableType:
+    """The live view."""
+    head = Text.assemble((campaign["id"], "bold"), "  ", (campaign["state"], ACCENT))
+    figures = f"{ended(campaign):,} of {campaign['total']:,}"
+    if campaign["rate"]:
+        figures += f"   {campaign['rate']:,.0f}/s"
+    if campaign["eta_seconds"]:
+        figures += f"   {duration(campaign['eta_seconds'])} left"
+    bar = Table.grid(padding=(0, 2))
+    bar.add_row(
+        ProgressBar(
+            total=max(1, campaign["total"]), completed=ended(campaign), width=max(10, min(44, width - 40)),
+            complete_style=ACCENT, finished_style=ACCENT,
+        ),
+        figures,
+    )  # fmt: skip
+    parts: list[RenderableType] = [head, bar, outcomes(campaign)]
+    if campaign["reason"]:
+        parts.append(Text(campaign["reason"], style="yellow"))
+    return Group(*parts)
+
+
+def follow(objects: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
+    """Show each object as it comes; the last one. Stops at a paused campaign too."""
+    if console.is_terminal:
+        return _follow_live(objects, console)
+    return _follow_plain(objects, console)
+
+
+def _until_still(objects: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for campaign in objects:
+        yield campaign
+        if campaign["state"] == "paused":
+            return
+
+
+def _follow_live(objects: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        for last in _until_still(objects):
+            live.update(picture(last, console.width), refresh=True)
+    return last
+
+
+def _follow_plain(objects: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    said_at, said = -_EVERY_SECONDS, -1
+    for last in _until_still(objects):
+        step = max(1, round(last["total"] * _EVERY_SHARE))
+        if time.monotonic() - said_at >= _EVERY_SECONDS or ended(last) >= said + step:
+            said_at, said = time.monotonic(), ended(last)
+            console.print(line(last), highlight=False, soft_wrap=True)
+    return last

@@ -1,0 +1,247 @@
+"""A master as a process of its own, with fake children, and a client that speaks to it by hand.
+
+Run as a module it is that process: ``python -m support.master CONFIG``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fanoutd.config import Config, load
+from fanoutd.errors import FanoutdError
+
+T = TypeVar("T")
+
+FAKES = {"worker": "support.fake_worker", "dispatcher": "support.fake_dispatcher"}
+
+CONFIG = """
+[daemon]
+state_dir = "{folder}/state"
+socket = "{folder}/f.sock"
+pidfile = "{folder}/f.pid"
+log_file = "{folder}/f.log"
+max_request = "64KiB"
+{daemon}
+[workers]
+count = 2
+graceful_timeout = "{graceful}"
+[account.main]
+app_id = "wx1"
+app_secret = "s3cret"
+[message.supply]
+channels = ["custom", "template"]
+variables = ["colour"]
+[message.supply.custom]
+msgtype = "text"
+text.content = "{{content}}"
+[message.supply.template]
+template_id = "T"
+data.thing1.value = "{{content}}"
+data.thing2.value = "{{colour}}"
+[message.fixed]
+channels = ["custom"]
+[message.fixed.custom]
+msgtype = "text"
+text.content = "nothing to fill in"
+[audience.default]
+query = "SELECT openid FROM people WHERE colour = %(colour)s"
+[audience.followers]
+source = "subscribers"
+[schedule]
+token_check = "200ms"
+"""
+
+
+def write_config(folder: Path, daemon: str = "", graceful: str = "5s") -> Path:
+    file = folder / "fanoutd.toml"
+    file.write_text(CONFIG.format(folder=folder, daemon=daemon, graceful=graceful))
+    file.chmod(0o600)
+    return file
+
+
+def until(met: Callable[[], T], what: str, seconds: float = 10.0) -> T:
+    """What ``met`` gives as soon as that is true."""
+    end = time.monotonic() + seconds
+    while not (found := met()):
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.005)
+    return found
+
+
+class Connection:
+    """One client connection; ``ask`` matches answers by id."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(str(path))
+        self._file = self.sock.makefile("rb")
+        self._id = 0
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self.sock.close()
+
+    def write(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def line(self) -> Any:
+        """The next value; None at the end."""
+        return json.loads(self._file.readline() or b"null")
+
+    def begin(self, method: str, **params: Any) -> int:
+        self._id += 1
+        request = {"jsonrpc": "2.0", "id": self._id, "method": method, "params": params}
+        self.write(json.dumps(request).encode() + b"\n")
+        return self._id
+
+    def ask(self, method: str, **params: Any) -> Any:
+        """The whole answer."""
+        id = self.begin(method, **params)
+        while (answer := self.line()) is not None:
+            if answer.get("id") == id:
+                return answer
+        raise AssertionError(f"no answer to {method}")
+
+
+class MasterProcess:
+    """``events`` is what the fake children were told."""
+
+    def __init__(self, folder: Path, worker: str = "", **config: str) -> None:
+        self.folder = folder
+        self.socket = folder / "f.sock"
+        self.config_file = write_config(folder, **config)
+        self._environment = {
+            **os.environ, "FAKE_WORKER": worker, "PYTHONPATH": str(Path(__file__).parent.parent),
+        }
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "support.master", str(self.config_file)], env=self._environment,
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+
+    def restart(self) -> None:
+        self.process.wait(10)
+        self._drain()
+        self.process = self.start()
+
+    def __enter__(self) -> MasterProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pids = [self.process.pid, *self.children()]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+        self._drain()
+
+    def _drain(self) -> None:
+        if self.process.stderr:
+            self.process.stderr.close()
+
+    @property
+    def config(self) -> Config:
+        return load(self.config_file, {})
+
+    def connect(self) -> Connection:
+        """As soon as it listens."""
+        def try_it() -> Connection | None:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return Connection(self.socket)
+            return None
+
+        return until(try_it, "the socket")
+
+    def ask(self, method: str, **params: Any) -> Any:
+        with self.connect() as connection:
+            return connection.ask(method, **params)
+
+    def result(self, method: str, **params: Any) -> Any:
+        answer = self.ask(method, **params)
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def error(self, method: str, **params: Any) -> Any:
+        answer = self.ask(method, **params)
+        assert "error" in answer, answer
+        return answer["error"]
+
+    def status(self) -> Any:
+        return self.result("daemon.status")
+
+    def ready(self) -> MasterProcess:
+        """Once every child is."""
+        until(lambda: {row["state"] for row in self.status()["workers"]} == {"idle"}, "all children ready")
+        return self
+
+    def pid_of(self, slot: int) -> int:
+        pid: int = self.status()["workers"][slot]["pid"]
+        return pid
+
+    def events(self, **like: Any) -> list[dict[str, Any]]:
+        """What the children noted, those that agree with ``like``."""
+        file = self.folder / "state" / "events"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [event for event in map(json.loads, lines) if like.items() <= event.items()]
+
+    def log(self) -> str:
+        file = self.folder / "f.log"
+        return file.read_text() if file.exists() else ""
+
+    def children(self) -> list[int]:
+        """Pids, from the kernel."""
+        try:
+            return list(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+
+    def spooled(self) -> dict[str, Any]:
+        """The documents in the spool, by campaign."""
+        files = (self.folder / "state" / "spool" / "new").glob("*")
+        return {file.name: json.loads(file.read_text()) for file in files}
+
+
+@contextlib.contextmanager
+def running(folder: Path, **how: str) -> Iterator[MasterProcess]:
+    """Ready, and killed afterwards whatever happens."""
+    with MasterProcess(folder, **how) as master:
+        yield master.ready()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def main() -> None:
+    from fanoutd.master.daemon import run
+
+    try:
+        sys.exit(run(load(Path(sys.argv[1]), {}), FAKES))
+    except FanoutdError as e:
+        print(e, file=sys.stderr)
+        sys.exit(e.exit_code)
+
+
+if __name__ == "__main__":
+    main()
