@@ -114,14 +114,14 @@ class Crew:
         if channel and events & EVENT_READ:
             self._listen(slot, channel.receive)
             if channel.ended:
-                slot.stop(time.monotonic() + _MUTE)
+                slot.doom(time.monotonic() + _MUTE)
 
     def _listen(self, slot: Slot, receive: Callable[[], list[dict[str, Any]]]) -> None:
         try:
             messages = receive()
         except ValueError as e:
             _log.error("%s pid=%s writes no JSON: %s", slot.name, slot.pid, e)
-            slot.stop(time.monotonic())
+            slot.doom(time.monotonic())
             return
         for message in messages:
             try:

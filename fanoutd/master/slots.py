@@ -109,8 +109,12 @@ class Slot:
         return changed
 
     def stop(self, kill_at: float) -> None:
-        """It is asked to end by then; a nearer end that was set before stays."""
+        """It is asked to end by then."""
         self.take(Event.STOP)
+        self.doom(kill_at)
+
+    def doom(self, kill_at: float) -> None:
+        """It is killed then, if it still lives; a nearer end that was set before stays."""
         self.kill_at = kill_at if self.kill_at is None else min(kill_at, self.kill_at)
 
     def gone(self, now: float, chance: float) -> None:

@@ -207,8 +207,9 @@ class MasterProcess:
 
     def children(self) -> list[int]:
         """Pids, from the kernel."""
+        pid = self.process.pid
         try:
-            return list(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
+            return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
         except (FileNotFoundError, ProcessLookupError):
             return []
 

@@ -1,0 +1,291 @@
+"""The master's decisions without processes: slots, wake-ups, the clock, questions, watches."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from apscheduler.executors.base import BaseExecutor
+
+from fanoutd.master.asks import Asks
+from fanoutd.master.clock import Clock
+from fanoutd.master.first import FirstGeneration
+from fanoutd.master.rpc import RpcError
+from fanoutd.master.slots import Event, Slot, State, backoff, wake
+from fanoutd.master.watches import Watches
+
+# ---- slots
+
+
+def worker(number: int, state: State = State.IDLE, idle_since: float = 0.0) -> Slot:
+    return Slot(number, "worker", state=state, pid=100 + number, idle_since=idle_since)
+
+
+def test_a_worker_is_booting_then_idle_and_busy_in_turn_then_drains() -> None:
+    slot = Slot(1, "worker")
+    seen = [slot.state]
+    slot.forked(7, 1, now=0.0)
+    seen.append(slot.state)
+    for event in (Event.READY, Event.BUSY, Event.IDLE):
+        slot.heard(event, now=1.0)
+        seen.append(slot.state)
+    slot.stop(kill_at=9.0)
+    slot.heard(Event.BUSY, now=2.0)
+    seen.append(slot.state)
+    slot.gone(now=3.0, chance=0.5)
+    seen.append(slot.state)
+    assert seen == ["dead", "booting", "idle", "busy", "idle", "draining", "dead"]
+
+
+def lives(slot: Slot, seconds: float, *events: Event) -> float:
+    """The wait after a life of so many seconds."""
+    slot.forked(7, 1, now=100.0)
+    for event in events:
+        slot.heard(event, now=100.0)
+    slot.gone(now=100.0 + seconds, chance=0.5)
+    return slot.not_before - (100.0 + seconds)
+
+
+def test_who_dies_young_waits_longer_each_time() -> None:
+    slot = Slot(1, "worker")
+    waits = [lives(slot, 1.0, Event.READY) for _ in range(14)]
+    assert waits[:5] == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.8])
+    assert waits[-1] == 30.0
+    assert slot.state is State.BACKOFF
+    assert slot.restarts == 14
+
+
+@pytest.mark.parametrize(("seconds", "events"), [(10.0, []), (0.1, [Event.READY, Event.BUSY, Event.IDLE])])
+def test_who_lived_long_or_worked_is_replaced_at_once(seconds: float, events: list[Event]) -> None:
+    slot = Slot(1, "worker", failures=9)
+    assert lives(slot, seconds, *events) == 0.0
+    assert lives(slot, 0.1, Event.READY, Event.BUSY) == 0.0
+    assert lives(slot, 0.1, Event.READY, Event.BUSY) == pytest.approx(0.1)
+
+
+def test_a_boot_loop_forks_at_most_ten_times_in_ten_seconds() -> None:
+    slot, now, forks = Slot(1, "worker"), 0.0, 0
+    while now <= 10.0:
+        slot.forked(7, 1, now)
+        slot.gone(now, chance=0.0)
+        now, forks = slot.not_before, forks + 1
+    assert forks <= 10
+
+
+def test_a_fork_that_fails_is_tried_again_later() -> None:
+    slot = Slot(1, "worker")
+    slot.failed(now=0.0, chance=0.5)
+    assert (slot.state, slot.not_before) == (State.BACKOFF, pytest.approx(0.1))
+
+
+def test_the_jitter_is_a_quarter_either_way() -> None:
+    assert [backoff(3, chance) for chance in (0.0, 1.0)] == pytest.approx([0.15, 0.25])
+
+
+def test_the_most_recently_idle_are_woken_one_a_shard() -> None:
+    told: list[int] = []
+    workers = [worker(1, idle_since=5), worker(2, idle_since=9), worker(3, State.BUSY), worker(4, idle_since=1)]
+    assert wake(workers, 2, lambda slot: told.append(slot.number) or True) == 0
+    assert told == [2, 1]
+
+
+def test_when_there_are_too_few_idle_the_busy_look_again_and_the_rest_is_owed() -> None:
+    told: list[int] = []
+    workers = [worker(1, State.BUSY), worker(2), worker(3, State.BOOTING), worker(4, State.DRAINING)]
+    assert wake(workers, 4, lambda slot: told.append(slot.number) or True) == 2
+    assert told == [2, 1]
+
+
+def test_who_was_woken_and_has_not_looked_yet_counts_as_busy() -> None:
+    told: list[int] = []
+    workers = [worker(1, idle_since=9), worker(2)]
+    for _ in range(2):
+        wake(workers, 1, lambda slot: told.append(slot.number) or True)
+    assert told == [1, 2]
+
+
+def test_who_cannot_be_told_is_not_counted() -> None:
+    assert wake([worker(1), worker(2)], 2, lambda slot: slot.number == 2) == 1
+
+
+# ---- the first generation
+
+
+def test_five_deaths_before_any_is_ready_end_the_daemon_and_none_after() -> None:
+    first = FirstGeneration(now=0.0)
+    for _ in range(4):
+        first.lost_one("exit code 3")
+    assert first.hopeless(1.0) is None
+    first.lost_one("exit code 3")
+    assert "exit code 3" in str(first.hopeless(1.0))
+    first.got_ready()
+    assert first.hopeless(1e9) is None
+
+
+def test_nobody_ready_within_thirty_seconds_ends_the_daemon() -> None:
+    first = FirstGeneration(now=0.0)
+    assert first.hopeless(29.9) is None
+    assert "30 s" in str(first.hopeless(30.0))
+
+
+# ---- the clock
+
+
+def poll_until_due(clock: Clock) -> Any:
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        clock.poll(time.monotonic())
+        if due := clock.take():
+            return due[0]
+        time.sleep(0.005)
+    raise AssertionError("the job never became due")
+
+
+def test_a_job_runs_again_only_when_it_was_finished() -> None:
+    clock = Clock({"sweep": 0.02}, time.monotonic())
+    first = poll_until_due(clock)
+    assert first.message() == {"t": "job", "n": 1, "name": "sweep"}
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        clock.poll(time.monotonic())
+        assert clock.take() == []
+    clock.finished(first.number, None)
+    assert clock.jobs()[0].result == "ok"
+    second = poll_until_due(clock)
+    clock.lost("the dispatcher died")
+    assert clock.jobs()[0].result == "the dispatcher died"
+    clock.finished(second.number, None)
+    assert poll_until_due(clock).number > second.number
+
+
+def test_a_job_that_waits_for_a_dispatcher_is_queued_once() -> None:
+    clock = Clock({"sweep": 0.01}, time.monotonic())
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        clock.poll(time.monotonic())
+    assert len(clock.take()) == 1
+
+
+@pytest.mark.parametrize("step", [-30 * 86400, 30 * 86400])
+def test_a_wall_clock_that_is_set_neither_delays_jobs_nor_floods(step: float) -> None:
+    clock = Clock({"sweep": 0.02}, time.monotonic())
+    job = clock._scheduler.get_jobs()[0]
+    job.modify(next_run_time=job.next_run_time.fromtimestamp(time.time() - step, job.next_run_time.tzinfo))
+    clock._offset -= step
+    begun = time.monotonic()
+    poll_until_due(clock)
+    assert time.monotonic() - begun < 2.0
+
+
+def test_the_executor_is_ours_and_no_thread_pool() -> None:
+    clock = Clock({}, time.monotonic())
+    executors: dict[str, BaseExecutor] = clock._scheduler._executors
+    assert [type(each).__module__ for each in executors.values()] == ["fanoutd.master.clock"]
+
+
+# ---- questions
+
+
+class Outcome:
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.error: RpcError | None = None
+        self.calls = 0
+
+    def __call__(self, value: Any, error: RpcError | None) -> None:
+        self.value, self.error, self.calls = value, error, self.calls + 1
+
+
+def test_a_question_is_asked_again_of_the_next_dispatcher_and_answered_once() -> None:
+    sent: list[dict[str, Any]] = []
+    asks, outcome = Asks(lambda message: sent.append(message) or False), Outcome()
+    asks.put("campaign.get", {"campaign": "c-1"}, 5.0, outcome)
+    asks.again()
+    assert sent == [{"t": "ask", "n": 1, "method": "campaign.get", "params": {"campaign": "c-1"}}] * 2
+    for _ in range(2):
+        asks.answered({"t": "answer", "n": 1, "result": {"id": "c-1"}})
+    assert (outcome.value, outcome.error, outcome.calls) == ({"id": "c-1"}, None, 1)
+
+
+def test_a_question_is_given_up_at_its_deadline() -> None:
+    asks, outcome = Asks(lambda _message: True), Outcome()
+    asks.put("campaign.get", {}, 5.0, outcome)
+    asks.expire(4.9)
+    assert outcome.calls == 0
+    asks.expire(5.0)
+    assert outcome.error is not None
+    assert outcome.error.code == -32005
+    assert len(asks) == 0
+
+
+def test_an_error_comes_through_with_its_data() -> None:
+    asks, outcome = Asks(lambda _message: True), Outcome()
+    asks.put("campaign.get", {}, 5.0, outcome)
+    asks.answered({"n": 1, "error": {"code": -32002, "message": "none", "data": {"field": "campaign"}}})
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.data) == (-32002, {"field": "campaign"})
+
+
+# ---- watches
+
+
+class Viewer:
+    def __init__(self) -> None:
+        self.closed = False
+        self.takes = True
+        self.told: list[str] = []
+        self.ended = 0
+
+    def tell(self, campaign: dict[str, Any]) -> bool:
+        if self.takes:
+            self.told.append(campaign["state"])
+        return self.takes
+
+    def seen_enough(self) -> None:
+        self.ended += 1
+
+
+def state(state: str) -> dict[str, Any]:
+    return {"id": "c-1", "state": state}
+
+
+def test_watchers_share_a_look_and_hear_of_changes_until_the_end() -> None:
+    looks: list[str] = []
+    watches, viewers = Watches(looks.append), [Viewer(), Viewer()]
+    for viewer in viewers:
+        watches.add(state("planning"), viewer, now=0.0)
+    watches.due(0.2)
+    assert looks == []
+    for n, word in enumerate(("planning", "running", "done"), 1):
+        watches.due(n * 0.25)
+        watches.due(n * 0.25)
+        assert len(looks) == n
+        watches.saw("c-1", state(word), None)
+    assert [viewer.told for viewer in viewers] == [["running", "done"]] * 2
+    assert [viewer.ended for viewer in viewers] == [1, 1]
+    assert len(watches) == 0
+
+
+def test_a_viewer_who_takes_nothing_now_hears_the_last_word_later() -> None:
+    watches, viewer = Watches(lambda _id: None), Viewer()
+    watches.add(state("running"), viewer, now=0.0)
+    viewer.takes = False
+    watches.due(1.0)
+    watches.saw("c-1", state("done"), None)
+    viewer.takes = True
+    watches.due(2.0)
+    watches.saw("c-1", state("done"), None)
+    assert viewer.told == ["done"]
+
+
+def test_a_watch_ends_with_its_viewer_or_its_campaign_but_not_with_the_store() -> None:
+    watches, viewer = Watches(lambda _id: None), Viewer()
+    watches.add(state("running"), viewer, now=0.0)
+    watches.due(1.0)
+    watches.saw("c-1", None, RpcError(-32005, "away"))
+    assert len(watches) == 1
+    viewer.closed = True
+    watches.due(2.0)
+    watches.saw("c-1", state("running"), None)
+    assert (len(watches), viewer.ended) == (0, 1)
