@@ -12,11 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
-from support.bench import wait_for
-from support.daemon import Daemon, follower
 
 from fanoutd.sandbox.options import Options
 from fanoutd.sandbox.people import fate
+from support.bench import wait_for
+from support.daemon import Daemon, follower
 
 Make = Callable[..., Daemon]
 
@@ -212,7 +212,7 @@ def test_no_secret_and_no_openid_reaches_the_log(running: Daemon) -> None:
     assert (running.folder / "state" / "fanoutd.db").stat().st_mode & 0o077 == 0
 
 
-def test_without_a_daemon_the_commands_say_so(tmp_path: Path, daemon: Make) -> None:
+def test_without_a_daemon_the_commands_say_so(daemon: Make) -> None:
     d = daemon()
     assert d.cli("stop").returncode == 0
     assert d.process.wait(5) == 0 and not d.socket.exists()

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.master import write_config
 
 from fanoutd.config import Config, load
 from fanoutd.ids import keyed_campaign_id
 from fanoutd.master import rpc, submission
 from fanoutd.master.carried import CARRIED
 from fanoutd.master.rpc import Bad, Bare, Batch, Request, RpcError
+from support.master import write_config
 
 PEOPLE = ["o12345", "o12346"]
 

@@ -16,7 +16,6 @@ import pytest
 import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.sandbox import COMMAND, SandboxProcess
 
 from fanoutd.cli.sandbox import sandbox as command
 from fanoutd.errors import NotNow, NotPermitted
@@ -28,6 +27,7 @@ from fanoutd.sandbox.options import duration
 from fanoutd.sandbox.people import FATES, fate, fault
 from fanoutd.sandbox.repeats import Repeats
 from fanoutd.sandbox.tokens import Tokens
+from support.sandbox import COMMAND, SandboxProcess
 
 TOKEN = "/cgi-bin/token"
 STABLE = "/cgi-bin/stable_token"

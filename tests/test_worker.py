@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bench import Bench, person, wait_for
 
 from fanoutd.outcome import State
 from fanoutd.sandbox.options import Options
 from fanoutd.sandbox.people import fate
+from support.bench import Bench, person, wait_for
 
 Make = Callable[..., Bench]
 

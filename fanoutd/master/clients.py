@@ -18,7 +18,7 @@ _CHUNK = 1 << 16
 #: A client that leaves so many bytes of answers unread is neither read from nor worked for.
 _UNREAD = 1 << 18
 #: Questions that one client may have open; the next ones wait in its own queue.
-_OPEN_ASKS = 32
+_OPEN_ASKS = 16
 #: Bytes of answers that a batch may gather before the rest of it is turned away.
 _BATCH_ANSWERS = 16 << 20
 
@@ -42,6 +42,7 @@ class Client:
         self._skipping = False
         self._ended = False
         self._gone = False
+        self._lingers = False
         self._interest = Interest(selector, sock, ready)
         self._interest.want(EVENT_READ)
 
@@ -105,9 +106,16 @@ class Client:
         read = EVENT_READ if self._wants_reading() else 0
         self._interest.want(read | (EVENT_WRITE if self._out else 0))
 
+    def dismiss(self) -> None:
+        """Read no more from it, and close after a while: at once might cost it what it was just told."""
+        self._ended = self._lingers = True
+        self._interest.want(0)
+
     def look_for_hangup(self) -> None:
-        """A client that closed only its own side may hang up for good while it waits; reads tell no more."""
-        if self._ended and not self.closed:
+        """Once in a while: one that closed only its own side may hang up for good, and no read tells it."""
+        if self._lingers:
+            self._lingers = False
+        elif self._ended and not self.closed:
             self._gone = self._gone or _hung_up(self._sock)
             self.settle()
 

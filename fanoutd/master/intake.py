@@ -85,8 +85,9 @@ class Intake:
         self._forget_closed()
 
     def stop_accepting(self) -> None:
-        """The socket's name goes away; who is connected stays."""
+        """The socket's name goes away; who is connected stays, and who waits to be is let in first."""
         if self._listener:
+            self._accept(EVENT_READ)
             if self._resume_at is None:
                 self._selector.unregister(self._listener)
             self._resume_at = None
@@ -130,8 +131,7 @@ class Intake:
             _log.warning("uid %d (pid %d) may not use the socket; see allow_users", client.uid, client.pid)
             words = f"uid {client.uid} may not use this socket; ask for an entry in allow_users"
             client.say(rpc.failure(None, rpc.RpcError(rpc.NOT_PERMITTED, words)))
-            client.close()
-            return
+            client.dismiss()
         self._clients[client.fileno()] = client
 
     def _ready(self, fd: int, events: int) -> None:

@@ -64,6 +64,8 @@ class Master:
         self._failure: str | None = None
         self._unheard_of: set[int] = set()
         self._gauge = status.Gauge()
+        self._measured: tuple[int | None, float | None] = (None, None)
+        self._measured_at = float("-inf")
         self._selector = DefaultSelector()
         self._selector.register(signals_, EVENT_READ, lambda _events: None)
         now = time.monotonic()
@@ -223,10 +225,15 @@ class Master:
         return status.compose(own, theirs, self._spooled(), self._clock.jobs(), rows)
 
     def _spooled(self) -> tuple[int | None, float | None]:
-        try:
-            return self._spool.measure(time.time())
-        except OSError:  # a disk's or descriptors' trouble; the status says what it can
-            return None, None
+        """(files, age of the oldest), looked at no oftener than is needed."""
+        now = time.monotonic()
+        if now - self._measured_at >= status.FRESH:
+            self._measured_at = now
+            try:
+                self._measured = self._spool.measure(time.time())
+            except OSError:  # a disk's or descriptors' trouble; the status says what it can
+                self._measured = None, None
+        return self._measured
 
     def _log_end(self, slot: Slot, pid: int, wait_status: int) -> None:
         if slot.state is State.DEAD:

@@ -13,6 +13,12 @@ from fanoutd.board import Board
 from fanoutd.master.clock import JobView
 from fanoutd.master.slots import Slot, State
 
+#: (resident bytes, percent), nulls for a process that is not there.
+Use = tuple[int | None, float | None]
+
+#: Seconds for which a look at a process, or at the spool, is good enough.
+FRESH = 0.5
+
 #: What stands in for the dispatcher's part when it does not answer.
 _KEYS = ("promise", "store", "accounts", "shards", "nodes")
 
@@ -55,22 +61,32 @@ def compose(
 
 
 class Gauge:
-    """Memory and CPU by pid; CPU is the share of one core since the last look."""
+    """Memory and CPU by pid; CPU is the share of one core since the last look.
+
+    Looked at no oftener than twice a second: a flood of questions must not cost one of processes.
+    """
 
     def __init__(self) -> None:
         self._processes: dict[int, psutil.Process] = {}
+        self._uses: dict[int, Use] = {}
+        self._looked = 0.0
 
     def rows(self, slots: Iterable[Slot], board: Board) -> list[dict[str, Any]]:
         """One a slot, the dispatcher's first."""
         slots = list(slots)
-        alive = {slot.pid for slot in slots}
-        self._processes = {pid: process for pid, process in self._processes.items() if pid in alive}
         boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if boottime - self._looked >= FRESH:
+            self._looked = boottime
+            self._uses = {}
+            alive = {slot.pid for slot in slots}
+            self._processes = {pid: process for pid, process in self._processes.items() if pid in alive}
         return [self._row(slot, board, boottime) for slot in slots]
 
     def _row(self, slot: Slot, board: Board, boottime: float) -> dict[str, Any]:
         said = board.read(slot.number)
-        rss, cpu = self._use(slot.pid)
+        if slot.pid is not None and slot.pid not in self._uses:
+            self._uses[slot.pid] = self._use(slot.pid)
+        rss, cpu = self._uses.get(slot.pid or 0, (None, None))
         return {
             "slot": slot.number, "pid": slot.pid, "role": slot.role, "generation": slot.generation,
             "state": slot.state.value, "campaign": said.campaign, "sent": said.sent, "failed": said.failed,
@@ -78,10 +94,7 @@ class Gauge:
             "heartbeat_age": round(max(0.0, boottime - said.heartbeat), 3) if said.heartbeat else None,
         }
 
-    def _use(self, pid: int | None) -> tuple[int | None, float | None]:
-        """(resident bytes, percent), nulls for a process that is not there."""
-        if pid is None:
-            return None, None
+    def _use(self, pid: int) -> Use:
         try:
             process = self._processes.get(pid) or psutil.Process(pid)
             self._processes[pid] = process

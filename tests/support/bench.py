@@ -106,8 +106,8 @@ class Bench:
         self.folder = folder
         self.sandbox = SandboxProcess(folder / "ledger.jsonl", **sandbox)
         file = folder / "fanoutd.toml"
-        file.write_text(CONFIG.format(
-            url=self.sandbox.url, concurrency=concurrency, rate=rate, keepalive=keepalive, timeout=timeout))  # fmt: skip
+        values = {"concurrency": concurrency, "rate": rate, "keepalive": keepalive, "timeout": timeout}
+        file.write_text(CONFIG.format(url=self.sandbox.url, **values))
         file.chmod(0o600)
         self.config = load(file)
         state = self.config.daemon.state_dir

@@ -12,11 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from support.bench import wait_for
-from support.sandbox import SandboxProcess
-
 from fanoutd.client import Client, Unreachable
 from fanoutd.demo.audit import Audit, compare, ledger
+from support.bench import wait_for
+from support.sandbox import SandboxProcess
 
 CONFIG = """
 [daemon]
@@ -61,7 +60,9 @@ class Daemon:
         self.config.chmod(0o600)
         link = sqlite3.connect(folder / "tp.db")
         with link:
-            link.execute("CREATE TABLE tp_receiver (openid TEXT, expire_time TEXT, send_status INT, receive_status INT)")
+            link.execute(
+                "CREATE TABLE tp_receiver (openid TEXT, expire_time TEXT, send_status INT, receive_status INT)"
+            )
             link.executemany(
                 "INSERT INTO tp_receiver VALUES (?, ?, ?, ?)",
                 # half have paid and half are sent to for ever; the last one has opted out

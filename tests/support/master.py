@@ -120,12 +120,12 @@ class Connection:
 class MasterProcess:
     """``events`` is what the fake children were told."""
 
-    def __init__(self, folder: Path, worker: str = "", **config: str) -> None:
+    def __init__(self, folder: Path, worker: str = "", stray: str = "", **config: str) -> None:
         self.folder = folder
         self.socket = folder / "f.sock"
         self.config_file = write_config(folder, **config)
         self._environment = {
-            **os.environ, "FAKE_WORKER": worker, "PYTHONPATH": str(Path(__file__).parent.parent),
+            **os.environ, "FAKE_WORKER": worker, "FAKE_STRAY": stray, "PYTHONPATH": str(Path(__file__).parent.parent),
         }
         self.process = self.start()
 
@@ -237,6 +237,8 @@ def alive(pid: int) -> bool:
 def main() -> None:
     from fanoutd.master.daemon import run
 
+    if os.environ["FAKE_STRAY"] and not os.fork():
+        os._exit(0)  # left unreaped to the master, as by whoever executes it in its place
     try:
         sys.exit(run(load(Path(sys.argv[1]), {}), FAKES))
     except FanoutdError as e:
