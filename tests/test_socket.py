@@ -250,4 +250,4 @@ def test_a_connection_is_kept_by_nobody_after_a_hangup(master: MasterProcess) ->
         client.ask("campaign.watch", campaign="c-1")
         client.sock.shutdown(socket.SHUT_WR)
         until(lambda: len(master.events(t="ask")) > 3, "a few looks")
-    until(lambda: len(os.listdir(f"/proc/{master.process.pid}/fd")) == before, "the descriptor's end")
+    until(lambda: len(os.listdir(f"/proc/{master.process.pid}/fd")) <= before, "the descriptor's end")

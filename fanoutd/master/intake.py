@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 _ACCEPTS = 64  # a pass
 #: Seconds of a pass that go to clients, and of a turn that go to one of them.
-_PASS, _TURN = 0.05, 0.01
+_PASS, _TURN = 0.02, 0.005
 #: Seconds to wait when descriptors have run out.
 _PAUSE = 0.25
 _SWEEP = 1.0

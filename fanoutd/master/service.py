@@ -102,6 +102,9 @@ class Service:
         if isinstance(asked, Bad):
             deliver(rpc.failure(asked.id, asked.error))
             return
+        if client.gone and asked.method != "campaign.submit":
+            deliver(None)  # a question whose asker has hung up; what he left to be sent is still sent
+            return
         call = Call(client, asked, deliver)
         try:
             method = self._methods.get(asked.method)

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-COMMAND = (sys.executable, "-c", "from fanoutd.cli.sandbox import sandbox; sandbox()")
+COMMAND = (sys.executable, "-m", "fanoutd", "sandbox")
 
 _START = 15.0
 _STOP = 5.0
