@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import stat
@@ -18,7 +19,7 @@ import pytest
 from fanoutd.errors import Unreachable
 from fanoutd.ids import keyed_campaign_id
 from fanoutd.master import lock
-from support.master import MasterProcess, alive, running, until
+from support.master import Connection, MasterProcess, alive, running, until
 
 BARE = b'{"content":"\xe4\xbe\x9b\xe5\xba\x94","flag":"0","phone":"110","message":"supply"}'
 
@@ -26,6 +27,13 @@ BARE = b'{"content":"\xe4\xbe\x9b\xe5\xba\x94","flag":"0","phone":"110","message
 @pytest.fixture
 def master(tmp_path: Path) -> Iterator[MasterProcess]:
     with running(tmp_path) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MasterProcess]:
+    """One for all tests that leave it alive."""
+    with running(tmp_path_factory.mktemp("living")) as process:
         yield process
 
 
@@ -42,14 +50,14 @@ def left(master: MasterProcess) -> list[str]:
 # ---- start
 
 
-def test_ready_means_that_ping_answers(master: MasterProcess) -> None:
-    assert master.result("daemon.ping") == {"pid": master.process.pid, "version": "0.1.0"}
-    assert (master.folder / "f.pid").read_text() == f"{master.process.pid}\n"
-    assert stat.S_IMODE(master.socket.stat().st_mode) == 0o660
+def test_ready_means_that_ping_answers(living: MasterProcess) -> None:
+    assert living.result("daemon.ping") == {"pid": living.process.pid, "version": "0.1.0"}
+    assert (living.folder / "f.pid").read_text() == f"{living.process.pid}\n"
+    assert stat.S_IMODE(living.socket.stat().st_mode) == 0o660
 
 
-def test_the_status_has_every_key(master: MasterProcess) -> None:
-    status = master.status()
+def test_the_status_has_every_key(living: MasterProcess) -> None:
+    status = living.status()
     assert set(status) == {
         "version", "node", "pid", "started_at", "generation", "state", "promise", "store", "accounts", "spool",
         "shards", "jobs", "workers", "nodes",
@@ -65,26 +73,27 @@ def test_the_status_has_every_key(master: MasterProcess) -> None:
     assert {job["name"] for job in status["jobs"]} == {"token_check", "spool_sweep", "rescue_sweep"}
 
 
-def test_a_second_daemon_is_refused_and_the_first_unharmed(master: MasterProcess) -> None:
-    second = master.start()
+def test_a_second_daemon_is_refused_and_the_first_unharmed(living: MasterProcess) -> None:
+    second = living.start()
     _, said = second.communicate(timeout=10)
     assert second.returncode == 75
     assert said.splitlines() == [said.strip()]
-    assert f"pid {master.process.pid}" in said
-    assert master.result("daemon.ping")["pid"] == master.process.pid
-    assert (master.folder / "f.pid").read_text() == f"{master.process.pid}\n"
+    assert f"pid {living.process.pid}" in said
+    assert living.result("daemon.ping")["pid"] == living.process.pid
+    assert (living.folder / "f.pid").read_text() == f"{living.process.pid}\n"
 
 
-def test_a_second_daemon_on_the_same_state_or_socket_is_refused_too(master: MasterProcess) -> None:
-    text = master.config_file.read_text()
+def test_a_second_daemon_on_the_same_state_or_socket_is_refused_too(living: MasterProcess) -> None:
+    text = living.config_file.read_text()
     for name, other in (("state", text.replace("f.pid", "g.pid").replace("f.sock", "g.sock")),
                         ("f.sock", text.replace("f.pid", "g.pid").replace("/state", "/state2"))):
-        master.config_file.write_text(other)
-        second = master.start()
+        living.config_file.write_text(other)
+        second = living.start()
         _, said = second.communicate(timeout=10)
         assert (second.returncode, name in said) == (75, True)
-        assert not (master.folder / "g.pid").exists()
-    assert master.result("daemon.ping")["pid"] == master.process.pid
+        assert not (living.folder / "g.pid").exists()
+    living.config_file.write_text(text)
+    assert living.result("daemon.ping")["pid"] == living.process.pid
 
 
 def test_somebody_who_listens_on_the_socket_is_left_alone(tmp_path: Path) -> None:
@@ -134,59 +143,59 @@ def descriptors(pid: int) -> list[str]:
     return sorted(os.readlink(f"/proc/{pid}/fd/{fd}").split(":")[0] for fd in os.listdir(f"/proc/{pid}/fd"))
 
 
-def test_children_keep_nothing_of_the_masters(master: MasterProcess) -> None:
-    with master.connect() as idle:
+def test_children_keep_nothing_of_the_masters(living: MasterProcess) -> None:
+    with living.connect() as idle:
         idle.ask("daemon.ping")
-        before = {slot: descriptors(master.pid_of(slot)) for slot in (0, 1, 2)}
+        before = {slot: descriptors(living.pid_of(slot)) for slot in (0, 1, 2)}
         for slot in (1, 2, 0):
-            pid = master.pid_of(slot)
+            pid = living.pid_of(slot)
             os.kill(pid, signal.SIGKILL)
-            until(lambda slot=slot, pid=pid: master.pid_of(slot) not in (None, pid), "the next child")
-        master.ready()
-        after = {slot: descriptors(master.pid_of(slot)) for slot in (0, 1, 2)}
+            until(lambda slot=slot, pid=pid: living.pid_of(slot) not in (None, pid), "the next child")
+        living.ready()
+        after = {slot: descriptors(living.pid_of(slot)) for slot in (0, 1, 2)}
     for found in (*before.values(), *after.values()):
         assert found.count("socket") == 1
         assert not [name for name in found if name.endswith((".pid", "lock")) or "eventpoll" in name]
     assert after == before
-    assert os.readlink(f"/proc/{master.pid_of(1)}/fd/0") == "/dev/null"
+    assert os.readlink(f"/proc/{living.pid_of(1)}/fd/0") == "/dev/null"
 
 
-def test_the_master_has_one_thread_and_its_descriptors_stay_flat(master: MasterProcess) -> None:
+def test_the_master_has_one_thread_and_its_descriptors_stay_flat(living: MasterProcess) -> None:
     def count() -> tuple[int, int]:
-        pid = master.process.pid
+        pid = living.process.pid
         return len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd"))
 
-    with master.connect() as client:
+    with living.connect() as client:
         client.ask("daemon.ping")
         before = count()
         for _ in range(5):
             for _ in range(20):
-                master.result("daemon.ping")
+                living.result("daemon.ping")
             pid = client.ask("daemon.status")["result"]["workers"][1]["pid"]
             if pid:
                 os.kill(pid, signal.SIGKILL)
-        master.ready()
+        living.ready()
         assert before[0] == 1
         until(lambda: count() == before, "as many descriptors as before")
 
 
-def test_a_killed_worker_is_replaced_and_told_to_look_for_work(master: MasterProcess) -> None:
-    pid = master.pid_of(1)
+def test_a_killed_worker_is_replaced_and_told_to_look_for_work(living: MasterProcess) -> None:
+    pid = living.pid_of(1)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: master.status()["workers"][1]["restarts"] == 1, "its replacement")
-    row = master.ready().status()["workers"][1]
-    assert row["pid"] != pid
-    until(lambda: master.events(t="dead", slot=1, pid=pid), "the dispatcher's notice")
-    assert until(lambda: master.events(slot=1, t="work"), "a wake-up")[0]["pid"] == row["pid"]
-    assert "worker 1 died" in master.log()
-    assert "SIGKILL" in master.log()
+    until(lambda: living.pid_of(1) not in (None, pid), "its replacement")
+    row = living.ready().status()["workers"][1]
+    assert row["restarts"] > 0
+    until(lambda: living.events(t="dead", slot=1, pid=pid), "the dispatcher's notice")
+    until(lambda: living.events(slot=1, t="work", pid=row["pid"]), "a wake-up")
+    assert f"worker 1 died pid={pid} SIGKILL" in living.log()
 
 
-def test_work_wakes_as_many_workers_as_there_are_shards(master: MasterProcess) -> None:
-    master.result("campaign.list", limit=1)
-    until(lambda: len(master.events(t="work")) == 1, "one wake-up")
-    master.result("campaign.list", limit=5)
-    until(lambda: {event["slot"] for event in master.events(t="work")[1:]} == {1, 2}, "both wake-ups")
+def test_work_wakes_as_many_workers_as_there_are_shards(living: MasterProcess) -> None:
+    before = len(living.events(t="work"))
+    living.result("campaign.list", limit=1)
+    until(lambda: len(living.events(t="work")) == before + 1, "one wake-up")
+    living.result("campaign.list", limit=5)
+    until(lambda: {event["slot"] for event in living.events(t="work")[before + 1:]} == {1, 2}, "both wake-ups")
 
 
 def test_work_that_nobody_could_be_told_of_waits_for_those_who_boot(tmp_path: Path) -> None:
@@ -196,23 +205,23 @@ def test_work_that_nobody_could_be_told_of_waits_for_those_who_boot(tmp_path: Pa
         until(lambda: {event["slot"] for event in master.events(t="work")} == {1, 2}, "both wake-ups")
 
 
-def test_jobs_run_in_the_dispatcher_and_show_in_the_status(master: MasterProcess) -> None:
-    until(lambda: len(master.events(t="job", name="token_check")) >= 2, "two runs")
-    job = next(job for job in master.status()["jobs"] if job["name"] == "token_check")
+def test_jobs_run_in_the_dispatcher_and_show_in_the_status(living: MasterProcess) -> None:
+    until(lambda: len(living.events(t="job", name="token_check")) >= 2, "two runs")
+    job = next(job for job in living.status()["jobs"] if job["name"] == "token_check")
     assert job["result"] == "ok"
     assert job["last"] < job["next"]
 
 
-def test_an_open_question_is_answered_by_the_next_dispatcher(master: MasterProcess) -> None:
-    pid = master.pid_of(0)
-    assert master.result("campaign.get", campaign="kill-once") == {"id": "kill-once", "state": "done"}
-    assert master.pid_of(0) != pid
+def test_an_open_question_is_answered_by_the_next_dispatcher(living: MasterProcess) -> None:
+    pid = living.pid_of(0)
+    assert living.result("campaign.get", campaign="kill-once") == {"id": "kill-once", "state": "done"}
+    assert living.pid_of(0) != pid
 
 
-def test_a_dispatcher_that_does_not_answer_keeps_nobody_waiting_for_ever(master: MasterProcess) -> None:
-    pid = master.pid_of(0)
+def test_a_dispatcher_that_does_not_answer_keeps_nobody_waiting_for_ever(living: MasterProcess) -> None:
+    pid = living.pid_of(0)
     os.kill(pid, signal.SIGSTOP)
-    with master.connect() as one, master.connect() as other:
+    with living.connect() as one, living.connect() as other:
         begun = time.monotonic()
         one.begin("campaign.get", campaign="c-1")
         assert other.ask("daemon.ping")["result"]
@@ -222,13 +231,30 @@ def test_a_dispatcher_that_does_not_answer_keeps_nobody_waiting_for_ever(master:
         assert one.line()["error"]["code"] == -32005
         assert 4.5 < time.monotonic() - begun < 6
     os.kill(pid, signal.SIGCONT)
-    assert master.ready().status()["state"] == "running"
+    assert living.ready().status()["state"] == "running"
 
 
 def test_a_strangers_child_is_reaped_and_forgotten(tmp_path: Path) -> None:
     with running(tmp_path, stray="yes") as master:
         until(lambda: "no child of ours" in master.log(), "its line in the log")
         assert len(master.children()) == 3
+
+
+def test_descriptors_may_run_out_and_come_back(living: MasterProcess) -> None:
+    master, child = living.process.pid, living.pid_of(1)
+    soft, hard = resource.prlimit(master, resource.RLIMIT_NOFILE)
+    resource.prlimit(master, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{master}/fd")), hard))
+    try:
+        waiting = [Connection(living.socket) for _ in range(3)]
+        os.kill(child, signal.SIGKILL)
+        until(lambda: "cannot accept" in living.log() and "cannot be forked" in living.log(), "the want of both")
+    finally:
+        resource.prlimit(master, resource.RLIMIT_NOFILE, (soft, hard))
+    for client in waiting:
+        with client:
+            assert client.ask("daemon.ping")["result"]
+    assert living.ready().pid_of(1) != child
+    assert living.log().count("cannot accept") == 1
 
 
 # ---- submissions
@@ -245,13 +271,13 @@ def test_the_same_key_is_the_same_campaign_also_after_a_restart(master: MasterPr
     assert master.spooled() == {}
 
 
-def test_a_full_spool_refuses_and_takes_again_when_there_is_room(master: MasterProcess) -> None:
-    new, aside = master.folder / "state" / "spool" / "new", master.folder / "aside"
+def test_a_full_spool_refuses_and_takes_again_when_there_is_room(living: MasterProcess) -> None:
+    new, aside = living.folder / "state" / "spool" / "new", living.folder / "aside"
     new.rename(aside)
-    assert master.error("campaign.submit", content="x", message="supply")["code"] == -32005
-    assert list((master.folder / "state" / "spool" / "tmp").iterdir()) == []
+    assert living.error("campaign.submit", content="x", message="supply")["code"] == -32005
+    assert list((living.folder / "state" / "spool" / "tmp").iterdir()) == []
     aside.rename(new)
-    submit(master)
+    submit(living)
 
 
 # ---- the end
@@ -322,22 +348,22 @@ def test_a_stop_while_everything_boots_is_not_lost(tmp_path: Path) -> None:
             assert left(master) == []
 
 
-def test_signals_of_a_later_version_are_said_once_and_do_nothing(master: MasterProcess) -> None:
+def test_signals_of_a_later_version_are_said_once_and_do_nothing(living: MasterProcess) -> None:
     for _ in range(2):
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-            master.process.send_signal(number)
-    until(lambda: master.log().count("no effect in this version") == 5, "five lines")
-    assert master.result("daemon.ping")["pid"] == master.process.pid
-    assert len(master.children()) == 3
+            living.process.send_signal(number)
+    until(lambda: living.log().count("no effect in this version") == 5, "five lines")
+    assert living.result("daemon.ping")["pid"] == living.process.pid
+    assert len(living.children()) == 3
 
 
-def test_signals_to_the_whole_group_reach_only_the_master(master: MasterProcess) -> None:
-    pids = master.children()
+def test_signals_to_the_whole_group_reach_only_the_master(living: MasterProcess) -> None:
+    pids = living.children()
     for pid in pids:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             os.kill(pid, number)
-    assert master.result("campaign.get", campaign="c-1")
-    assert master.children() == pids
+    assert living.result("campaign.get", campaign="c-1")
+    assert living.children() == pids
 
 
 def test_a_killed_master_leaves_no_orphans_and_starts_again_at_once(master: MasterProcess) -> None:

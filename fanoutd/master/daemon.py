@@ -29,12 +29,12 @@ def run(config: Config, entries: Mapping[str, str] = ENTRIES) -> int:
     uids = allowed_uids(config.daemon)
     node = os.uname().nodename
     with ExitStack() as held:
+        signals = Signals()  # first: a stop that comes early must undo what follows
+        held.callback(signals.close)
         for folder, mode in _folders(config):
             _make(folder, mode)
         locks = [held.enter_context(_locked(path)) for path in lock.files(config.daemon)]
         log.set_up(config.daemon.log_file)
-        signals = Signals()
-        held.callback(signals.close)
         spool = _spool(config)
         forking.warm_up()
         listener = Listener(config.daemon.socket, config.daemon.socket_mode)

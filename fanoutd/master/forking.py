@@ -26,8 +26,7 @@ _IGNORED = MANAGED - {signal.SIGTERM, signal.SIGCHLD}
 #: Loaded once, before the first fork, for all children; never called here. Code of our own is not among
 #: them: each generation imports it anew.
 _PRELOADED = (
-    "certifi", "csv", "decimal", "email.message", "http.client", "pycurl", "pymysql", "requests", "smtplib",
-    "sqlite3", "ssl", "zoneinfo",
+    "certifi", "concurrent.futures.thread", "http.client", "pycurl", "requests", "sqlite3", "ssl", "zoneinfo",
 )
 
 Make = Callable[[socket.socket], Child]

@@ -54,6 +54,7 @@ class Intake:
         self._work = work
         self._clients: dict[int, Client] = {}
         self._resume_at: float | None = None
+        self._starved = False
         self._sweep_at = 0.0
         self._listen(True)
 
@@ -113,11 +114,14 @@ class Intake:
             try:
                 sock = self._listener.accept() if self._listener else None
             except OSError as e:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: they come back
-                _log.warning("cannot accept: %s; again in %g s", e.strerror, _PAUSE)
+                if not self._starved:
+                    _log.warning("cannot accept: %s; trying every %g s", e.strerror, _PAUSE)
+                self._starved = True
                 self._listen(False)
                 return
             if sock is None:
                 return
+            self._starved = False
             self._admit(sock)
 
     def _admit(self, sock: socket.socket) -> None:

@@ -36,7 +36,7 @@ def without_dispatcher(store_url: str) -> dict[str, Any]:
 
 
 def daemon_state(slots: Iterable[Slot], *, stopping: bool, begun: bool, store_ok: bool) -> str:
-    """``begun``: a worker and the dispatcher have been ready once."""
+    """``begun``: a worker has been ready once."""
     if stopping:
         return "stopping"
     if not begun:
