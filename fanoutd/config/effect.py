@@ -24,7 +24,6 @@ def _mysql(value: object) -> bool:
 #: table.key, ``*`` for any name -> whether this value is one without effect.
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "daemon.socket_group": _always,
-    "daemon.allow_users": _always,
     "daemon.admin_users": _always,
     "daemon.user": _always,
     "daemon.log_format": _is("json"),
@@ -45,7 +44,6 @@ NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "metrics": _always,
     "schedule.health_check": _always,
     "schedule.digest": _always,
-    "schedule.retention": _always,
 }
 
 

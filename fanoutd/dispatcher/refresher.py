@@ -109,6 +109,8 @@ class Refresher:
 
 def fetch(account: Account) -> Token:
     """Ask the stable endpoint. Raises Refused."""
+    if account.app_secret is None:
+        raise Refused("a token from a database cannot be had in this version; set token = \"stable\"", fatal=True)
     at = wall_ms()
     body = {
         "grant_type": "client_credential",

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fanoutd import __version__, log
-from fanoutd.config import Config
-from fanoutd.errors import NotPermitted
+from fanoutd.config import Config, sqlite_path
+from fanoutd.errors import BadConfig, NotPermitted
 from fanoutd.master import forking, lock
 from fanoutd.master.crew import ENTRIES
 from fanoutd.master.intake import allowed_uids
@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 def run(config: Config, entries: Mapping[str, str] = ENTRIES) -> int:
     """See ``fanoutd.master.serve``. ``entries``: the modules that children run, by role."""
+    if sqlite_path(config.store_url) is None:
+        raise BadConfig(f"{config.path}: [store] url: this version keeps its store in SQLite only; leave url out")
     _open_standard_streams()
     uids = allowed_uids(config.daemon)
     node = os.uname().nodename

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fanoutd.errors import BadConfig, FanoutdError
+from fanoutd.config import sqlite_path
+from fanoutd.errors import FanoutdError
 
 Row = tuple[Any, ...]
 
@@ -95,10 +96,10 @@ def holes(count: int) -> str:
 
 
 def open_store(url: str) -> Database:
-    """Connect to ``sqlite:////path``. Raises BadConfig for another kind, StoreAway when it fails."""
-    if not url.startswith("sqlite:///"):
-        raise BadConfig("[store] url: this version keeps its store in SQLite only; leave url out")
-    path = Path("/" + url.removeprefix("sqlite:///").lstrip("/"))
+    """Connect to ``sqlite:////path``, the only kind that `serve` lets pass. Raises StoreAway when it fails."""
+    path = sqlite_path(url)
+    if path is None:
+        raise StoreAway("the store is no SQLite file")
     if not path.exists():  # made by hand, so that openids are never readable by others
         try:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
