@@ -8,11 +8,18 @@ other's lines. A reader of stderr who has stopped reading costs lines, never a w
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import select
+import sys
+import threading
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from fanoutd.errors import NotPermitted
 
@@ -21,31 +28,62 @@ _PIECE = select.PIPE_BUF  # a pipe that polls writable takes so much without blo
 
 #: Control characters would let a client's text forge lines; a traceback keeps its line breaks.
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_VISIBLE_BUT_BREAKS = {code: text for code, text in _VISIBLE.items() if code != 10}
+
+#: Secrets that are not known beforehand: in the addresses of calls to WeChat, and in database URLs.
+_SECRET = re.compile(r"((?:access_token|secret)=|://[^/\s:@]*:)[^&\s'\"@]+")
+
+
+def facts(**values: Any) -> dict[str, Any]:
+    """For ``extra=`` of a logging call: what the line says beside its words, as ``key=value`` or as JSON keys.
+
+    Values that are None are left out.
+    """
+    return {"facts": {key: value for key, value in values.items() if value is not None}}
+
+
+#: Who speaks in this process: master, dispatcher, worker 3.
+_speaker = "master"
 
 
 class _Line(logging.Formatter):
-    """``process`` names who speaks: master, dispatcher, worker 3."""
-
-    def __init__(self, process: str) -> None:
+    def __init__(self, as_json: bool, hidden: Iterable[str]) -> None:
         super().__init__()
-        self._process = process
+        self.as_json = as_json
+        self.hidden = tuple(sorted(filter(None, hidden), key=len, reverse=True))
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
-        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        words = record.getMessage().translate(_VISIBLE)
-        line = f"{at} {self._process}[{record.process}] {level}{words}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
+        said: dict[str, Any] = getattr(record, "facts", {})
+        words = self._hide(record.getMessage())
+        trace = self._hide(self.formatException(record.exc_info)) if record.exc_info else None
+        level = record.levelname.lower()
+        if self.as_json:
+            line = {"at": at, "process": _speaker, "pid": record.process, "level": level, "message": words}
+            line |= {"child" if key == "pid" else key: value for key, value in said.items()}
+            return json.dumps(line | ({"traceback": trace} if trace else {}), ensure_ascii=False, default=str)
+        words = " ".join([words, *(f"{key}={_quoted(self._hide(str(value)))}" for key, value in said.items())])
+        mark = "" if record.levelno < logging.WARNING else f"{level}: "
+        text = f"{at} {_speaker}[{record.process}] {mark}{words.translate(_VISIBLE)}"
+        return text + "\n" + trace.translate(_VISIBLE_BUT_BREAKS) if trace else text
+
+    def _hide(self, text: str) -> str:
+        for secret in self.hidden:
+            text = text.replace(secret, "***")
+        return _SECRET.sub(r"\1***", text)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if " " in text or '"' in text else text
 
 
 class _Descriptor(logging.Handler):
     """Writes to a file descriptor, and drops what that does not take at once."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: Path | None) -> None:
         super().__init__()
         self.fd = fd
+        self.path = path
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -59,27 +97,72 @@ class _Descriptor(logging.Handler):
         except OSError:  # a full disk, a closed pipe: there is no better place to say so
             return
 
+    def turn_to(self, path: Path | None) -> None:
+        """Write there from now on, under the same descriptor. Raises OSError, and goes on as before."""
+        if path is None:
+            os.dup2(_STDERR, self.fd, inheritable=False)
+        else:
+            fd = _open(path)
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
+        self.path = path
 
-def set_up(log_file: Path | None, process: str = "master") -> None:
-    """Send the log to the file, created 0640, or to stderr. Raises NotPermitted."""
-    handler = _Descriptor(_open(log_file) if log_file else _STDERR)
-    handler.setFormatter(_Line(process))
+
+def set_up(log_file: Path | None, log_format: str = "text", hidden: Iterable[str] = ()) -> None:
+    """Send the log to the file, created 0640, or to stderr. ``hidden`` never gets into it. Raises NotPermitted."""
+    try:
+        fd = _open(log_file) if log_file else os.dup(_STDERR)
+    except OSError as e:
+        raise NotPermitted(f"[daemon] log_file: {log_file}: {e.strerror}; choose a file you may write") from None
+    handler = _Descriptor(fd, log_file)
+    handler.setFormatter(_Line(log_format == "json", hidden))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     # It tells a traceback where one line will do; the clock says the same in its own words.
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)
     logging.getLogger("urllib3").setLevel(logging.WARNING)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is not None:
+        logging.getLogger("fanoutd").error("an error that nobody caught", exc_info=(kind, error, trace))
+
+
+def _handler() -> _Descriptor | None:
+    """Ours, None where the log was never set up: in tests, and in the command line."""
+    return next((each for each in logging.getLogger().handlers if isinstance(each, _Descriptor)), None)
 
 
 def speak_as(process: str) -> None:
     """A forked child's lines bear its own name from here on."""
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Line(process))
+    global _speaker
+    _speaker = process
+
+
+def change(log_file: Path | None, log_format: str, hidden: Iterable[str]) -> None:
+    """As a new configuration says. Raises OSError with everything as it was."""
+    if found := _handler():
+        found.turn_to(log_file)
+        found.setFormatter(_Line(log_format == "json", hidden))
+
+
+def reopen() -> None:
+    """Open the file anew: the old one was renamed. What cannot be opened is said in the old one."""
+    if found := _handler():
+        try:
+            found.turn_to(found.path)
+        except OSError as e:
+            logging.getLogger(__name__).error("the log cannot be opened anew: %s", e)
+
+
+def fileno() -> int:
+    """The log's descriptor, which stays the same whatever file it leads to."""
+    found = _handler()
+    return found.fd if found else _STDERR
 
 
 def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as e:
-        raise NotPermitted(f"[daemon] log_file: {path}: {e.strerror}; choose a file you may write") from None
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

@@ -12,7 +12,7 @@ from fanoutd.master.asks import Asks
 from fanoutd.master.clock import Clock
 from fanoutd.master.first import FirstGeneration
 from fanoutd.master.rpc import RpcError
-from fanoutd.master.slots import Event, Slot, State, backoff, wake
+from fanoutd.master.slots import Boots, Event, Pardons, Slot, State, backoff, wake
 from fanoutd.master.watches import Watches
 
 # ---- slots
@@ -25,7 +25,7 @@ def worker(number: int, state: State = State.IDLE, idle_since: float = 0.0) -> S
 def test_a_worker_is_booting_then_idle_and_busy_in_turn_then_drains() -> None:
     slot = Slot(1, "worker")
     seen = [slot.state]
-    slot.forked(7, 1, now=0.0)
+    slot.asked(7, 1, now=0.0)
     seen.append(slot.state)
     for event in (Event.READY, Event.BUSY, Event.IDLE):
         slot.heard(event, now=1.0)
@@ -40,7 +40,7 @@ def test_a_worker_is_booting_then_idle_and_busy_in_turn_then_drains() -> None:
 
 def lives(slot: Slot, seconds: float, *events: Event) -> float:
     """The wait after a life of so many seconds."""
-    slot.forked(7, 1, now=100.0)
+    slot.asked(7, 1, now=100.0)
     for event in events:
         slot.heard(event, now=100.0)
     slot.gone(now=100.0 + seconds, chance=0.5)
@@ -67,7 +67,7 @@ def test_who_lived_long_or_worked_is_replaced_at_once(seconds: float, events: li
 def test_a_boot_loop_forks_at_most_ten_times_in_ten_seconds() -> None:
     slot, now, forks = Slot(1, "worker"), 0.0, 0
     while now <= 10.0:
-        slot.forked(7, 1, now)
+        slot.asked(7, 1, now)
         slot.gone(now, chance=0.0)
         now, forks = slot.not_before, forks + 1
     assert forks <= 10
@@ -77,6 +77,72 @@ def test_a_fork_that_fails_is_tried_again_later() -> None:
     slot = Slot(1, "worker")
     slot.failed(now=0.0, chance=0.5)
     assert (slot.state, slot.not_before) == (State.BACKOFF, pytest.approx(0.1))
+
+
+def test_who_is_killed_with_nothing_to_do_is_innocent() -> None:
+    slot = Slot(1, "worker", failures=3)
+    slot.asked(7, 1, now=0.0)
+    slot.gone(now=0.5, chance=0.5, innocent=True)
+    assert slot.failures == 3
+    slot.asked(7, 1, now=0.5)
+    slot.gone(now=0.6, chance=0.5)
+    assert slot.failures == 4
+
+
+def test_pardons_are_many_at_once_and_one_a_second_after_that() -> None:
+    pardons = Pardons(room=3)
+    assert [pardons.take(100.0) for _ in range(4)] == [True, True, True, False]
+    assert [pardons.take(101.0), pardons.take(101.5), pardons.take(102.1)] == [True, False, True]
+
+
+def test_after_a_failure_to_boot_one_at_a_time_is_tried_until_one_boots() -> None:
+    boots = Boots()
+    assert boots.may(0.0, booting=0) and not boots.may(0.0, booting=1)
+    boots.succeeded()
+    assert boots.may(0.0, booting=50)
+    for _ in range(3):
+        boots.failed(now=10.0, chance=0.5)
+    assert [boots.may(at, booting=0) for at in (10.0, 10.19, 10.2)] == [False, False, True]
+    assert not boots.may(99.0, booting=1)
+
+
+def overdue(slot: Slot, now: float, heartbeat: float = 0.0) -> str | None:
+    return slot.overdue(now, lambda: heartbeat, hang_timeout=60.0)
+
+
+def test_who_does_not_boot_or_is_never_born_is_overdue() -> None:
+    slot = Slot(1, "worker")
+    slot.asked(7, 1, now=100.0)
+    assert [overdue(slot, at) is None for at in (109.9, 110.0)] == [True, False]
+    slot.pid = 4711
+    assert [overdue(slot, at) is None for at in (110.0, 129.9, 130.0)] == [True, True, False]
+
+
+def test_who_is_busy_and_shows_no_sign_of_life_is_hung() -> None:
+    slot = worker(1)
+    slot.heard(Event.BUSY, now=100.0)
+    assert overdue(slot, 159.0) is None
+    assert overdue(slot, 170.0, heartbeat=111.0) is None
+    assert overdue(slot, 172.0, heartbeat=111.0) == "no sign of life for 61.0 s"
+
+
+def test_who_is_idle_owes_a_sign_of_life_only_when_told_something() -> None:
+    slot = worker(1)
+    assert overdue(slot, 1e9) is None
+    slot.told_at = 100.0
+    assert overdue(slot, 161.0, heartbeat=99.0) is not None
+    assert overdue(slot, 161.0, heartbeat=100.1) is None
+    assert overdue(slot, 1e9, heartbeat=100.1) is None
+
+
+def test_time_in_which_the_master_was_stopped_counts_for_nobody() -> None:
+    slot = worker(1)
+    slot.heard(Event.BUSY, now=100.0)
+    slot.forgive(500.0)
+    assert overdue(slot, 640.0) is None
+    slot.stop(kill_at=700.0)
+    slot.forgive(10.0)
+    assert slot.kill_at == 710.0
 
 
 def test_the_jitter_is_a_quarter_either_way() -> None:

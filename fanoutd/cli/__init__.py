@@ -1,20 +1,39 @@
-"""The command line: one module per family of commands."""
+"""The command line: one module per family of commands, each imported when it is called.
+
+The daemon forks from this process: what it does not need, it must not carry.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import click
 
 from fanoutd import __version__
-from fanoutd.cli.campaign import campaign
 from fanoutd.cli.common import Group, Settings
-from fanoutd.cli.config import config, init
-from fanoutd.cli.demo import demo
-from fanoutd.cli.sandbox import sandbox
-from fanoutd.cli.send import send
-from fanoutd.cli.serve import serve, status, stop
+
+#: command -> module and name, in the order of --help.
+COMMANDS = {
+    "demo": "demo:demo", "init": "config:init", "serve": "serve:serve", "config": "config:config",
+    "send": "send:send", "campaign": "campaign:campaign", "status": "serve:status",
+    "reload": "signals:reload", "reopen-logs": "signals:reopen_logs", "scale": "signals:scale",
+    "stop": "signals:stop", "sandbox": "sandbox:sandbox",
+}
 
 
-@click.group(cls=Group)
+class _Lazy(Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(import_module(f"fanoutd.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=_Lazy)
 @click.option("-c", "--config", "config_file", metavar="FILE", envvar="FANOUTD_CONFIG", help="Configuration file.")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
 @click.version_option(__version__, prog_name="fanoutd")
@@ -22,7 +41,3 @@ from fanoutd.cli.serve import serve, status, stop
 def main(ctx: click.Context, config_file: str | None, debug: bool) -> None:
     """One socket write, every follower reached, every delivery accounted for."""
     ctx.obj = Settings(config_file, debug)
-
-
-for command in (demo, init, serve, config, send, campaign, status, stop, sandbox):
-    main.add_command(command)

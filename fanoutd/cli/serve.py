@@ -1,4 +1,4 @@
-"""``fanoutd serve``, ``stop`` and ``status``."""
+"""``fanoutd serve`` and ``status``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import click
 
 from fanoutd.cli.common import Settings, connected, pass_settings, say
-from fanoutd.errors import FanoutdError, Unreachable
 
 
 @click.command()
@@ -21,25 +20,6 @@ def serve(settings: Settings) -> None:
     for warning in config.warnings:
         say(f"warning: {warning}")
     sys.exit(master.serve(config))
-
-
-@click.command()
-@pass_settings
-def stop(settings: Settings) -> None:
-    """Stop the daemon; returns when it has ended."""
-    from fanoutd.master import lock
-
-    config = settings.load()
-    found = lock.running(config.daemon)
-    if found is None:
-        raise Unreachable(f"no daemon runs on {config.daemon.state_dir}; nothing to stop")
-    try:
-        found.send()
-    except ProcessLookupError:
-        return
-    patience = config.workers.graceful_timeout + 5
-    if not found.wait(patience):
-        raise FanoutdError(f"pid {found.pid} was told to stop and still runs after {patience:.0f} s; see its log")
 
 
 @click.command()

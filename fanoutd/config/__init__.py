@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fanoutd.config.effective import show
+from fanoutd.config.fields import MOST_WORKERS
 from fanoutd.config.load import find, load
 from fanoutd.config.model import (
     Account,
@@ -20,6 +21,6 @@ from fanoutd.config.starter import STARTER, write_starter
 from fanoutd.config.values import sqlite_path
 
 __all__ = [
-    "STARTER", "Account", "Audience", "Config", "Daemon", "Mail", "Message", "Metrics", "Schedule",
+    "MOST_WORKERS", "STARTER", "Account", "Audience", "Config", "Daemon", "Mail", "Message", "Metrics", "Schedule",
     "TokenQuery", "Workers", "find", "load", "show", "sqlite_path", "write_starter",
 ]

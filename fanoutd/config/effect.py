@@ -24,12 +24,7 @@ def _mysql(value: object) -> bool:
 #: table.key, ``*`` for any name -> whether this value is one without effect.
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "daemon.socket_group": _always,
-    "daemon.admin_users": _always,
     "daemon.user": _always,
-    "daemon.log_format": _is("json"),
-    "workers.hang_timeout": _always,
-    "workers.max_memory": _always,
-    "workers.max_messages": _always,
     "store.url": _mysql,
     "account.*.token": lambda value: value != "stable",
     "account.*.quiet_hours": _always,

@@ -16,6 +16,9 @@ from fanoutd.errors import BadConfig
 #: The default of a key that must be given.
 REQUIRED: Any = object()
 
+#: Each is a process with connections of its own.
+MOST_WORKERS = 1000
+
 #: Names of accounts, messages and audiences; an account's is part of an environment variable too.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]+")
@@ -45,7 +48,7 @@ DAEMON: Fields = {
     "max_request": Field(v.size, 1 << 20),
 }
 WORKERS: Fields = {
-    "count": Field(v.whole(1, 1000), 4),
+    "count": Field(v.whole(1, MOST_WORKERS), 4),
     "concurrency": Field(v.whole(1, 10_000), 64),
     "graceful_timeout": Field(v.duration, 30.0),
     "hang_timeout": Field(v.duration, 60.0),

@@ -155,6 +155,10 @@ class Config:
     schedule: Schedule
     warnings: tuple[str, ...]
 
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be seen in a log."""
+        return tuple(account.app_secret for account in self.accounts.values() if account.app_secret)
+
     @overload
     def pick(self, kind: Literal["account"], name: str | None) -> Account: ...
     @overload

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from fanoutd.child import Child
@@ -23,6 +23,8 @@ from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.recovery import recover
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.lines import LineBuffer, encode
+from fanoutd.log import reopen as reopen_log
+from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
 from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
 from fanoutd.store.campaigns import Campaign
@@ -33,6 +35,8 @@ log = logging.getLogger("fanoutd.dispatcher")
 
 #: Pause before the store is tried again, in seconds.
 _STORE_RETRY = 1.0
+#: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
+_LAST_WORDS = 1.0
 
 
 def run(child: Child) -> int:
@@ -51,6 +55,7 @@ class Dispatcher:
         self._local = threading.local()
         self._migrated = threading.Event()
         self._planning: set[str] = set()
+        self._open: set[Future[None]] = set()
         self._later: list[tuple[int, str]] = []  # when campaigns are due, in milliseconds
         self._planner = Planner(self._config, self._spool, self._work)
         self._refresher = Refresher(self._config, self._token)
@@ -62,8 +67,7 @@ class Dispatcher:
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        self._desk.submit(self._guarded, self._start)
+        die_with_parent(signal.SIGTERM)  # by its default action: nothing here needs a farewell
         self._say({"t": "ready"})
         lines = LineBuffer()
         while True:
@@ -73,23 +77,41 @@ class Dispatcher:
                 continue
             data = _receive(self._child)
             messages = lines.messages(data)
-            if not data or any(m["t"] in ("stop", "quit") for m in messages):
+            if not data or any(m["t"] == "quit" for m in messages):
                 return 0
+            if any(m["t"] == "stop" for m in messages):
+                wait(self._open, _LAST_WORDS)
+                return 0
+            self._beat()
             for message in messages:
                 self._obey(message)
 
+    def _beat(self) -> None:
+        """A sign of life, after which the master can see that this loop does not hang."""
+        at = time.monotonic()
+        self._child.board.write(self._child.row, campaign=None, sent=0, failed=0, rate=0.0, heartbeat=at)
+
     def _obey(self, message: dict[str, Any]) -> None:
         kind = message["t"]
-        if kind == "ask":
-            self._asks.submit(self._guarded, self._answer, message)
+        if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
+            self._desk.submit(self._guarded, self._start)
+        elif kind == "logs":
+            reopen_log()
+        elif kind == "ask":
+            self._promise(self._asks.submit(self._guarded, self._answer, message))
         elif kind == "spool":
             self._desk.submit(self._guarded, self._import, message["campaign"])
         elif kind == "job":
-            self._jobs.submit(self._guarded, self._job, message)
+            self._promise(self._jobs.submit(self._guarded, self._job, message))
         elif kind == "dead":
             self._desk.submit(self._guarded, self._recover)
         elif kind == "token_refused":
             self._jobs.submit(self._guarded, self._token_refused, message["account"], message["token"])
+
+    def _promise(self, given: Future[None]) -> None:
+        """Somebody waits for it: what is begun when we are told to stop is finished, if it does not take long."""
+        self._open.add(given)
+        given.add_done_callback(self._open.discard)
 
     def _guarded(self, step: Callable[..., None], *args: Any) -> None:
         """A thread's outermost frame: trouble is logged, the sweeps take up what was left."""

@@ -2,7 +2,8 @@
 
 ``master`` is the loop. Towards clients: ``listener``, ``intake`` (whose turn it is), ``clients`` (bytes),
 ``rpc``, ``params``, ``submission`` and ``carried`` (pure), ``service`` (what a request means), ``asks`` and
-``watches``. Towards children: ``slots`` (pure), ``forking``, ``channel``, ``crew``, ``post``. Besides:
+``watches``. Towards children: ``slots`` (pure), ``crew`` (which there should be), ``children`` (the processes),
+``forking``, ``channel``, ``post`` (what they say), ``reload``. Besides:
 ``signals``, ``lock``, ``clock``, ``status``, ``first``; ``daemon`` puts it all together.
 """
 

@@ -36,6 +36,23 @@ class Channel:
         self.flush()
         return True
 
+    def pass_on(self, message: dict[str, Any], sock: socket.socket) -> bool:
+        """Send the message with the socket beside it (unix(7), SCM_RIGHTS); False when it does not go now."""
+        if self.ended or self._out:
+            return False
+        try:
+            socket.send_fds(self._sock, [encode(message)], [sock.fileno()])
+        except OSError:  # full, or gone: the end of file says so
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Say nothing more: the child reads what was sent, and then end of file."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it is gone
+
     def flush(self) -> None:
         """Write what the child takes without waiting."""
         try:

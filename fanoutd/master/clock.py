@@ -20,6 +20,8 @@ from apscheduler.executors.base import BaseExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.base import BaseScheduler
 
+from fanoutd.config import Schedule
+
 _LONGEST = 1.0  # seconds between two looks at the wall clock, which may be set at any time
 _STEP = 60.0  # a wall clock that moved so much more or less than the monotonic one was set
 
@@ -92,6 +94,15 @@ def _named() -> None:
     """Every job's function, in name only: what it does is the dispatcher's."""
 
 
+#: Seconds between two looks at the spool's old markers, and at what dead workers left.
+_SPOOL_SWEEP, _RESCUE_SWEEP = 30.0, 5.0
+
+
+def intervals_of(schedule: Schedule) -> dict[str, float]:
+    """The jobs that there are: name -> seconds between two runs."""
+    return {"token_check": schedule.token_check, "spool_sweep": _SPOOL_SWEEP, "rescue_sweep": _RESCUE_SWEEP}
+
+
 class Clock:
     """``intervals``: a job's name -> seconds between two runs. ``now`` is CLOCK_MONOTONIC throughout."""
 
@@ -103,12 +114,23 @@ class Clock:
         self._scheduler.add_listener(self._ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
         self._results: dict[str, tuple[datetime, str]] = {}
         self._offset = time.time() - now
+        self._intervals: dict[str, float] = {}
         self._scheduler.start()
+        self.change(intervals)
+
+    def change(self, intervals: Mapping[str, float]) -> None:
+        """As a new configuration says. What is as it was keeps its next run and what it has running."""
+        for name in self._intervals.keys() - intervals.keys():
+            self._scheduler.remove_job(name)
         for name, seconds in intervals.items():
-            self._scheduler.add_job(
-                _named, "interval", seconds=seconds, id=name, name=name,
-                max_instances=1, coalesce=True, misfire_grace_time=None,
-            )
+            if name not in self._intervals:
+                self._scheduler.add_job(
+                    _named, "interval", seconds=seconds, id=name, name=name,
+                    max_instances=1, coalesce=True, misfire_grace_time=None,
+                )
+            elif seconds != self._intervals[name]:
+                self._scheduler.reschedule_job(name, trigger="interval", seconds=seconds)
+        self._intervals = dict(intervals)
 
     def poll(self, now: float) -> None:
         """Let what is due become due. A job that waits or runs is not due a second time."""
@@ -132,8 +154,11 @@ class Clock:
         if due:
             self._names.finish(due, error)
 
-    def lost(self, words: str) -> None:
-        """Nobody will speak for the jobs that were handed over."""
+    def lost(self, words: str, again: bool = False) -> None:
+        """Nobody will speak for the jobs that were handed over; ``again``: the next dispatcher gets them."""
+        if again:
+            self._names.waiting.extendleft(reversed(self._names.handed.values()))
+            self._names.handed.clear()
         for number in list(self._names.handed):
             self.finished(number, words)
 

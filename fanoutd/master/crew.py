@@ -1,182 +1,295 @@
-"""The children: forked into their slots, listened to, reaped, asked to end, ended."""
+"""Which children there should be, and what is done about it, one pass at a time.
+
+A generation is a number, a configuration and the mold that makes its children. The next one waits as
+``candidate`` until a worker of it has booted; then old workers give way one by one, each when its
+successor is ready. Slot 0 is the dispatcher's, 1 to N are workers'.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 import random
-import signal
-import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
-from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from fanoutd.board import Board
-from fanoutd.child import Child
 from fanoutd.config import Config
-from fanoutd.master.channel import Channel
-from fanoutd.master.forking import CannotFork, fork
-from fanoutd.master.slots import Slot, State
+from fanoutd.log import facts
+from fanoutd.master.children import Children, End, Message
+from fanoutd.master.slots import Boots, Slot, State
 
 _log = logging.getLogger(__name__)
 
-#: The child's code by role, imported in the child only.
-ENTRIES: Mapping[str, str] = {"dispatcher": "fanoutd.dispatcher.main", "worker": "fanoutd.worker.main"}
+#: Children asked for in one pass, and at most open at a mold: the loop stays awake, the queue is never full.
+_A_PASS, _OPEN = 8, 32
+#: Seconds before a mold that would not take a request is asked again.
+_AGAIN = 0.02
 
-#: Rows of the board: more than there can be slots ([workers] count is at most 1000).
-_ROWS = 1024
-#: Seconds for a child that has closed its socket to end by itself.
-_MUTE = 5.0
 
-Descriptors = Callable[[], Iterable[int]]
-Hear = Callable[[Slot, dict[str, Any]], None]
+@dataclass(slots=True, eq=False)
+class Generation:
+    """``trouble`` is why it cannot be, in words, None while that is not known."""
+
+    number: int
+    config: Config
+    mold: Slot
+    trouble: str | None = None
+
+
+def generation(number: int, config: Config) -> Generation:
+    return Generation(number, config, Slot(number, "mold"))
 
 
 class Crew:
-    """Slot 0 is the dispatcher's, 1 to N are workers'.
+    """``current`` is the generation in force. Times are CLOCK_MONOTONIC."""
 
-    ``descriptors`` names what of the master's a child closes, besides the other children's sockets;
-    ``hear`` takes what a child says. Times are CLOCK_MONOTONIC.
-    """
-
-    def __init__(
-        self, config: Config, node: str, entries: Mapping[str, str], selector: BaseSelector,
-        descriptors: Descriptors, hear: Hear,
-    ) -> None:
-        self._config = config
-        self._node = node
-        self._entries = entries
-        self._selector = selector
-        self._descriptors = descriptors
-        self._hear = hear
-        self._channels: dict[int, Channel] = {}
-        self.generation = 1
-        self.board = Board(_ROWS)
+    def __init__(self, config: Config, children: Children, dispatcher_changed: Callable[[], None]) -> None:
+        """``dispatcher_changed`` is called when there is another one, who knows nothing of what was asked."""
+        self._children = children
+        self._dispatcher_changed = dispatcher_changed
+        self._boots = Boots()
+        self._crowded_until = 0.0
+        self.current = generation(1, config)
+        self.candidate: Generation | None = None
         self.dispatcher = Slot(0, "dispatcher")
-        self.workers = [Slot(number, "worker") for number in range(1, config.workers.count + 1)]
+        self.standby: Slot | None = None
+        self.workers = [Slot(1, "worker")]
+        self.coming: Slot | None = None
+        self.count = config.workers.count
+
+    # ---- what there is
 
     @property
     def slots(self) -> list[Slot]:
-        return [self.dispatcher, *self.workers]
+        """Wanted ones first, empty or not; then all others that live."""
+        wanted = [self.dispatcher, *self.workers]
+        return [*wanted, *(slot for slot in self._children.alive if slot not in wanted)]
 
     @property
-    def alive(self) -> list[Slot]:
-        """The slots with a child in them that has not been reaped."""
-        return [slot for slot in self.slots if slot.pid is not None]
+    def leaving(self) -> list[Slot]:
+        """Workers whose place is another's, or nobody's, already."""
+        staying = {id(slot) for slot in (*self.workers, self.coming)}
+        return [slot for slot in self._children.alive if slot.role == "worker" and id(slot) not in staying]
 
-    def deadlines(self) -> list[float]:
-        """When there is something to kill."""
-        return [slot.kill_at for slot in self.slots if slot.kill_at is not None]
+    @property
+    def complete(self) -> bool:
+        """Every wanted child is ready, and of the generation in force."""
+        wanted = [self.dispatcher, *self.workers]
+        fresh = all(slot.ready and slot.generation == self.current.number for slot in wanted)
+        return fresh and len(self.workers) == self.count
 
-    def next_fill(self) -> float | None:
-        """When the next empty slot may be filled."""
-        return min((slot.not_before for slot in self.slots if slot.pid is None), default=None)
+    def troubled(self) -> bool:
+        """Some wanted child, or the mold, waits to be tried again."""
+        return any(slot.state is State.BACKOFF for slot in (*self.workers, self.dispatcher, self.current.mold))
 
-    def fill(self, now: float) -> Slot | None:
-        """Fork into the first slot that waits for it: one a pass, so that the loop stays awake."""
-        for slot in self.slots:
-            if slot.pid is None and slot.not_before <= now:
-                return slot if self._fork(slot, now) else None
-        return None
+    def next_pass(self, now: float) -> float:
+        """When there is something to do that no message tells of."""
+        due = [each.mold.not_before for each in (self.current, self.candidate) if each and self._lacks_mold(each)]
+        if self.current.mold.ready and self._unborn() < _OPEN:
+            due += [self._when(slot) for slot in self._missing()]
+        due += [each for each in (self._crowded_until, self._boots.not_before) if each > now]
+        return min(due, default=float("inf"))
 
-    def _fork(self, slot: Slot, now: float) -> bool:
-        self.board.clear(slot.number)
-        master = os.getpid()
+    def _when(self, slot: Slot) -> float:
+        """When this empty slot's turn is, as far as time decides it."""
+        if slot.role == "worker" and not self._boots.proven:
+            if self._booting():
+                return float("inf")  # it speaks when it is ready, or is reaped
+            return max(slot.not_before, self._boots.not_before)
+        return max(slot.not_before, self._crowded_until)
 
-        def make(sock: socket.socket) -> Child:
-            return Child(
-                slot.role, slot.number, self.generation, self._config, self._node, sock, self.board, master
-            )
+    # ---- one pass
 
-        try:
-            pid, sock = fork(self._entries[slot.role], make, self._inherited)
-        except CannotFork as e:
-            slot.failed(now, random.random())
-            _log.error("%s cannot be forked: %s; again in %.1f s", slot.name, e, slot.not_before - now)
+    def work(self, now: float) -> None:
+        """Bring forth what is wanted and missing, let go of what is not."""
+        self._fit()
+        for each in (self.current, self.candidate):
+            if each and self._lacks_mold(each) and each.mold.not_before <= now:
+                self._children.fork_mold(each.mold, each.config, now)
+        for slot in self._missing()[:_A_PASS]:
+            if self._may_ask(slot, now):
+                self._ask(slot, self.current, now)
+        self._renew(now)
+
+    def _fit(self) -> None:
+        """As many places as are wanted. The first worker tries out whether workers can boot at all."""
+        wanted = self.count if self._boots.proven else min(self.count, max(1, len(self.workers)))
+        while len(self.workers) < wanted:
+            self.workers.append(Slot(len(self.workers) + 1, "worker"))
+        while len(self.workers) > self.count:
+            self._let_go(self.workers.pop())
+
+    def _let_go(self, slot: Slot) -> None:
+        self._children.stop(slot, time.monotonic() + self.current.config.workers.graceful_timeout)
+
+    def _missing(self) -> list[Slot]:
+        return [slot for slot in (self.dispatcher, *self.workers) if slot.empty]
+
+    def _lacks_mold(self, each: Generation) -> bool:
+        return each.mold.empty and each.trouble is None
+
+    def _unborn(self) -> int:
+        """Children asked for who have not spoken."""
+        return sum(slot.pid is None for slot in self._children.alive)
+
+    def _booting(self) -> int:
+        return sum(slot.state is State.BOOTING for slot in self._children.alive if slot.role == "worker")
+
+    def _may_ask(self, slot: Slot, now: float) -> bool:
+        if slot.not_before > now or self._crowded_until > now:
             return False
-        slot.forked(pid, self.generation, now)
-        self._channels[slot.number] = Channel(sock, self._selector, lambda events: self._stirs(slot, events))
+        return slot.role != "worker" or self._boots.may(now, self._booting())
+
+    def _ask(self, slot: Slot, of: Generation, now: float) -> bool:
+        """Whether a child is on its way into the slot."""
+        if not of.mold.ready or self._unborn() >= _OPEN:
+            return False
+        if not self._children.ask(of.mold, slot, now):
+            self._crowded_until = now + _AGAIN
+            return False
         return True
 
-    def _inherited(self) -> list[int]:
-        return [*self._descriptors(), *(channel.fileno() for channel in self._channels.values())]
+    # ---- one follows another
 
-    def send(self, slot: Slot, message: dict[str, Any]) -> bool:
-        """False when the child is gone or takes nothing."""
-        channel = self._channels.get(slot.number)
-        return channel is not None and channel.send(message)
+    def _renew(self, now: float) -> None:
+        """Begin the successor of one child that has to go: replacement first, one at a time."""
+        if self.standby is None and self._outdated(self.dispatcher):
+            standby = Slot(0, "dispatcher")
+            if self._ask(standby, self.current, now):
+                self.standby = standby
+        old = self._next_to_go()
+        if old is not None and self._boots.may(now, self._booting()):
+            self._begin_successor(old, self.current, now)
 
-    def _stirs(self, slot: Slot, events: int) -> None:
-        channel = self._channels.get(slot.number)
-        if channel and events & EVENT_WRITE:
-            channel.flush()
-        if channel and events & EVENT_READ:
-            self._listen(slot, channel.receive)
-            if channel.ended:
-                slot.doom(time.monotonic() + _MUTE)
+    def _outdated(self, slot: Slot) -> bool:
+        return slot.ready and slot.generation != self.current.number
 
-    def _listen(self, slot: Slot, receive: Callable[[], list[dict[str, Any]]]) -> None:
-        try:
-            messages = receive()
-        except ValueError as e:
-            _log.error("%s pid=%s writes no JSON: %s", slot.name, slot.pid, e)
-            slot.doom(time.monotonic())
+    def _next_to_go(self) -> Slot | None:
+        """Old generations first, then those who asked; never so many at once that half of all is leaving."""
+        if self.coming is not None or len(self.leaving) > max(1, len(self.workers) // 2):
+            return None
+        old = [slot for slot in self.workers if self._outdated(slot)]
+        return next(iter(old or [slot for slot in self.workers if slot.ready and slot.wants_out]), None)
+
+    def _begin_successor(self, old: Slot, of: Generation, now: float) -> None:
+        slot = Slot(old.number, "worker", restarts=old.restarts)
+        if self._ask(slot, of, now):
+            self.coming = slot
+
+    def try_out(self, now: float) -> None:
+        """Ask the candidate for its first worker, if its mold can make it."""
+        if self.candidate and self.coming is None:
+            self._begin_successor(self.workers[0], self.candidate, now)
+
+    def got_ready(self, slot: Slot) -> None:
+        """A child has booted: if it is somebody's successor, his place is its own now."""
+        if slot.role == "worker":
+            self._boots.succeeded()
+        if slot is self.coming:
+            self.coming = None
+            self._succeed(slot)
+        elif slot is self.standby:
+            self._let_go(self.dispatcher)
+            if self.dispatcher.empty:
+                self._change_dispatcher()
+        elif slot is self.dispatcher:
+            self._go()
+        if self.candidate is not None and slot.generation == self.candidate.number and slot.role == "worker":
+            self._adopt_candidate()
+
+    def _succeed(self, slot: Slot) -> None:
+        index = slot.number - 1
+        if index >= len(self.workers):
+            self._let_go(slot)  # its place was given up meanwhile
             return
-        for message in messages:
-            try:
-                self._hear(slot, message)
-            except Exception:  # what a child says must never end the master
-                _log.exception("%s pid=%s says what is not understood", slot.name, slot.pid)
+        old, self.workers[index] = self.workers[index], slot
+        if not old.empty:
+            reason = old.wants_out or f"generation {slot.generation}"
+            _log.info("%s gives way", old.name, extra=facts(pid=old.pid, generation=old.generation, reason=reason))
+            if old.state is State.BUSY or old.woken:
+                self._children.send(slot, {"t": "work"})
+            self._let_go(old)
 
-    def reap(self) -> list[tuple[Slot, int, int]]:
-        """Every child that has ended: its slot, empty now, its pid and its wait status."""
-        found: list[tuple[Slot, int, int]] = []
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return found
-            if pid == 0:
-                return found
-            slot = next((slot for slot in self.slots if slot.pid == pid), None)
-            if slot is None:
-                _log.info("reaped pid=%d, no child of ours", pid)
-                continue
-            self._bury(slot)
-            found.append((slot, pid, status))
+    def ended(self, end: End) -> None:
+        """A child has ended, or never came to be."""
+        slot = end.slot
+        if slot is self.coming:
+            self.coming = None
+        elif slot is self.standby:
+            self.standby = None
+        elif slot is self.dispatcher and self.standby is not None and self.standby.ready:
+            self._change_dispatcher()
+        if slot.role == "worker" and end.was is State.BOOTING and slot.generation == self.current.number:
+            self._boots.failed(time.monotonic(), random.random())
 
-    def _bury(self, slot: Slot) -> None:
-        """What it still said is heard first."""
-        channel = self._channels[slot.number]
-        self._listen(slot, channel.receive_all)
-        del self._channels[slot.number]
-        channel.close()
-        slot.gone(time.monotonic(), random.random())
+    def trouble_of(self, end: End) -> str | None:
+        """What a mold said before it ended. Another try of the one in force may go better."""
+        said = None
+        for each in (self.current, self.candidate):
+            if each is not None and end.slot is each.mold:
+                said = each.trouble
+        if end.slot is self.current.mold:
+            self.current.trouble = None
+        return said
 
-    def stop(self, slot: Slot, kill_at: float) -> None:
-        """Ask it to finish what is on the wire and to end; it is killed if it has not by then."""
-        if slot.pid is not None and slot.state is not State.DRAINING:
-            slot.stop(kill_at)
-            self.send(slot, {"t": "stop"})
+    def _change_dispatcher(self) -> None:
+        """There are never two at work: this one begins when the other has ended."""
+        if self.standby is not None:
+            self.dispatcher, self.standby = self.standby, None
+            self._go()
 
-    def quit(self, kill_at: float) -> None:
-        """Ask all to end at once."""
-        for slot in self.alive:
-            slot.stop(kill_at)
-            self.send(slot, {"t": "quit"})
+    def _go(self) -> None:
+        self._children.send(self.dispatcher, {"t": "go"})
+        self._dispatcher_changed()
 
-    def enforce(self, now: float) -> None:
-        """Kill those whose time is up. Until it is reaped a child's pid cannot be a stranger's."""
-        for slot in self.alive:
-            if slot.pid is not None and slot.kill_at is not None and slot.kill_at <= now:
-                _log.warning("%s pid=%d has not ended in time: killed", slot.name, slot.pid)
-                os.kill(slot.pid, signal.SIGKILL)
-                slot.kill_at = None
+    # ---- generations
 
-    def close(self) -> None:
-        """Let go of all children; who still lives sees end of file."""
-        for channel in self._channels.values():
-            channel.close()
-        self._channels.clear()
-        self.board.close()
+    def begin(self, config: Config, number: int) -> None:
+        """Try a new generation out; the one before the candidate was not good enough."""
+        self.give_up_candidate()
+        self.candidate = generation(number, config)
+
+    def give_up_candidate(self) -> None:
+        """The generation in force stays."""
+        if self.candidate is None:
+            return
+        self._dismiss(self.candidate)
+        if self.coming is not None and self.coming.generation == self.candidate.number:
+            self._let_go(self.coming)
+            self.coming = None
+        self.candidate = None
+
+    def _adopt_candidate(self) -> None:
+        """A worker of it has booted: it is in force now."""
+        if self.candidate is None:
+            return
+        self._dismiss(self.current)
+        self.current, self.candidate = self.candidate, None
+        self.count = self.current.config.workers.count
+        for slot in (self.dispatcher, *self.workers):
+            slot.failures, slot.not_before = 0, 0.0
+        if self.standby is not None:
+            self._let_go(self.standby)
+            self.standby = None
+
+    def _dismiss(self, of: Generation) -> None:
+        self._children.dismiss(of.mold, time.monotonic() + of.config.workers.graceful_timeout)
+
+    # ---- the end
+
+    def stop_workers(self, kill_at: float) -> None:
+        """Nobody is forked any more; the dispatcher stays, to answer."""
+        self.give_up_candidate()
+        self._children.dismiss(self.current.mold, kill_at)
+        for slot in self._children.alive:
+            if slot.role == "worker" or slot is self.standby:
+                self._children.stop(slot, kill_at)
+
+    def stop_dispatcher(self, kill_at: float) -> None:
+        self._children.stop(self.dispatcher, kill_at)
+
+    def tell_workers(self, message: Message) -> None:
+        """All of them, those that give way too."""
+        for slot in self._children.alive:
+            if slot.role == "worker":
+                self._children.send(slot, message)

@@ -12,7 +12,7 @@ from fanoutd import __version__, log
 from fanoutd.config import Config, sqlite_path
 from fanoutd.errors import BadConfig, NotPermitted
 from fanoutd.master import forking, lock
-from fanoutd.master.crew import ENTRIES
+from fanoutd.master.children import ENTRIES
 from fanoutd.master.intake import allowed_uids
 from fanoutd.master.listener import Listener
 from fanoutd.master.lock import Lock
@@ -36,7 +36,7 @@ def run(config: Config, entries: Mapping[str, str] = ENTRIES) -> int:
         for folder, mode in _folders(config):
             _make(folder, mode)
         locks = [held.enter_context(_locked(path)) for path in lock.files(config.daemon)]
-        log.set_up(config.daemon.log_file)
+        log.set_up(config.daemon.log_file, config.daemon.log_format, config.secrets())
         spool = _spool(config)
         forking.warm_up()
         listener = Listener(config.daemon.socket, config.daemon.socket_mode)

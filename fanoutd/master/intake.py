@@ -31,14 +31,20 @@ Work = Callable[[Client], None]
 
 
 def allowed_uids(daemon: Daemon) -> frozenset[int]:
-    """Root, the daemon's own user and ``allow_users``. Raises BadConfig for a user that does not exist."""
-    uids = {0, os.geteuid()}
-    for name in daemon.allow_users:
-        try:
-            uids.add(pwd.getpwnam(name).pw_uid)
-        except KeyError:
-            raise BadConfig(f"[daemon] allow_users: there is no user {name!r} on this machine") from None
-    return frozenset(uids)
+    """Who may use the socket: ``allow_users`` and whoever may do more. Raises BadConfig for an unknown user."""
+    return admin_uids(daemon) | _uids(daemon.allow_users, "allow_users")
+
+
+def admin_uids(daemon: Daemon) -> frozenset[int]:
+    """Who may reload and scale: root, the daemon's own user and ``admin_users``. Raises BadConfig."""
+    return frozenset({0, os.geteuid()}) | _uids(daemon.admin_users, "admin_users")
+
+
+def _uids(names: Iterable[str], key: str) -> frozenset[int]:
+    try:
+        return frozenset(pwd.getpwnam(name).pw_uid for name in names)
+    except KeyError as e:
+        raise BadConfig(f"[daemon] {key}: {e.args[0]}; no such user on this machine") from None
 
 
 class Intake:
@@ -57,6 +63,10 @@ class Intake:
         self._starved = False
         self._sweep_at = 0.0
         self._listen(True)
+
+    def adopt(self, daemon: Daemon, uids: frozenset[int]) -> None:
+        """As a new configuration says. Who is connected stays."""
+        self._max_request, self._uids = daemon.max_request, uids
 
     def descriptors(self) -> list[int]:
         """What a forked child closes."""

@@ -6,24 +6,28 @@ import logging
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
-from fanoutd import __version__, times
-from fanoutd.config import Config
-from fanoutd.errors import FanoutdError
+from fanoutd import __version__, log, times
+from fanoutd.config import Config, load
+from fanoutd.errors import BadConfig, FanoutdError
 from fanoutd.master import signals, status
 from fanoutd.master.asks import Asks
-from fanoutd.master.clock import Clock
+from fanoutd.master.children import Children, End
+from fanoutd.master.clock import Clock, intervals_of
 from fanoutd.master.crew import Crew
 from fanoutd.master.first import FirstGeneration
-from fanoutd.master.intake import Intake
+from fanoutd.master.fixed import changed
+from fanoutd.master.intake import Intake, admin_uids, allowed_uids
 from fanoutd.master.listener import Listener
 from fanoutd.master.lock import Lock
 from fanoutd.master.post import Post
-from fanoutd.master.service import Service
+from fanoutd.master.reload import Reload, Stage, Told
+from fanoutd.master.service import Admin, Service
 from fanoutd.master.signals import Signals
 from fanoutd.master.slots import Slot, State
 from fanoutd.spool import Spool
@@ -34,8 +38,8 @@ _log = logging.getLogger(__name__)
 _QUIT, _GIVE_UP = 0.5, 0.3
 #: The longest sleep: `waitpid` and the wall clock are looked at so often at least.
 _SLEEP = 1.0
-
-_SPOOL_SWEEP, _RESCUE_SWEEP = 30.0, 5.0
+#: Later than planned by so much, a pass tells that this process itself was stopped.
+_STOPPED = 1.0
 
 
 class Phase(Enum):
@@ -53,38 +57,39 @@ class Master:
         self, config: Config, node: str, entries: Mapping[str, str], uids: frozenset[int], locks: list[Lock],
         signals_: Signals, listener: Listener, spool: Spool,
     ) -> None:
-        self._config = config
         self._node = node
         self._locks = locks
         self._signals = signals_
-        self._spool = spool
+        self._spool_gauge = status.SpoolGauge(spool)
         self._started_ms = times.wall_ms()
         self._phase = Phase.RUNNING
         self._kill_at = self._give_up_at = float("inf")
         self._failure: str | None = None
-        self._unheard_of: set[int] = set()
         self._gauge = status.Gauge()
-        self._measured: tuple[int | None, float | None] = (None, None)
-        self._measured_at = float("-inf")
         self._selector = DefaultSelector()
         self._selector.register(signals_, EVENT_READ, lambda _events: None)
         now = time.monotonic()
+        self._expected = now
         self._first = FirstGeneration(now)
-        jobs = {
-            "token_check": config.schedule.token_check, "spool_sweep": _SPOOL_SWEEP,
-            "rescue_sweep": _RESCUE_SWEEP,
-        }
-        self._clock = Clock(jobs, now)
+        self._clock = Clock(intervals_of(config.schedule), now)
         self._asks = Asks(self._tell_dispatcher)
-        self._service = Service(config, spool, self._asks, self._tell_dispatcher, self._status)
+        self._children = Children(node, entries, self._selector, self._descriptors, self._hear)
+        self._crew = Crew(config, self._children, self._asks.again)
+        self._reload = Reload(self._crew, self._load, self._apply, lambda _began, _error: None)
+        admin = Admin(admin_uids(config.daemon), self._begin_reload, self._scale)
+        self._service = Service(config, spool, self._asks, self._tell_dispatcher, self._status, admin)
         self._intake = Intake(config.daemon, uids, listener, self._selector, self._service.work)
-        self._crew = Crew(config, node, entries, self._selector, self._descriptors, self._hear)
-        self._post = Post(self._crew, self._asks, self._clock)
+        self._post = Post(self._crew, self._children, self._asks, self._clock)
+
+    @property
+    def _config(self) -> Config:
+        return self._crew.current.config
 
     def run(self) -> int:
         """The loop; returns the exit code. Raises FanoutdError when no worker ever got ready."""
         while not self._over():
             ready = self._selector.select(self._sleep(time.monotonic()))
+            self._forgive(time.monotonic())
             self._heed(self._signals.take())
             for key, events in ready:
                 key.data(events)
@@ -101,7 +106,7 @@ class Master:
         """Answer who still waits, and let go of everything but locks and signals."""
         self._asks.expire(float("inf"))
         self._intake.close()
-        self._crew.close()
+        self._children.close()
         self._selector.close()
 
     # ---- the passes of the loop
@@ -110,31 +115,56 @@ class Master:
         """Seconds until something is due that no descriptor tells of."""
         due = [
             now + _SLEEP, self._clock.deadline(), self._intake.deadline(now), *self._asks.deadlines(),
-            *self._service.watches.deadlines(), *self._crew.deadlines(), self._give_up_at,
+            *self._service.watches.deadlines(), *self._children.deadlines(), self._give_up_at,
         ]
-        fill = self._crew.next_fill() if self._phase is Phase.RUNNING else None
-        return max(0.0, min(due if fill is None else [*due, fill]) - now)
+        if self._phase is Phase.RUNNING:
+            due += [self._crew.next_pass(now), self._reload.deadline()]
+        self._expected = max(now, min(due))
+        return self._expected - now
 
-    def _heed(self, came: frozenset[int]) -> None:
+    def _forgive(self, now: float) -> None:
+        """After a SIGSTOP, or on a machine that stood still, nobody is late but we."""
+        late = now - self._expected
+        if late > _STOPPED:
+            _log.warning("this process was stopped for %.1f s", late)
+            self._children.forgive(late)
+            self._kill_at += late
+            self._give_up_at += late
+
+    def _heed(self, came: Counter[int]) -> None:
         """Signals only change what is wanted; of those that come together a stop wins."""
-        again = self._phase is not Phase.RUNNING
-        if came & signals.QUIT or (again and came & signals.STOP):
-            self._want(Phase.QUITTING, came & (signals.QUIT | signals.STOP))
-        elif came & signals.STOP:
-            self._want(Phase.STOPPING, came & signals.STOP)
-        elif self._phase is Phase.RUNNING:
-            for number in sorted(came & signals.LATER - self._unheard_of):
-                self._unheard_of.add(number)
-                _log.warning("%s has no effect in this version yet", signal.Signals(number).name)
+        names = came.keys()
+        again = self._phase is not Phase.RUNNING or came[signal.SIGTERM] > 1
+        if names & signals.QUIT or (again and names & signals.STOP):
+            self._want(Phase.QUITTING, names & (signals.QUIT | signals.STOP))
+        elif names & signals.STOP:
+            self._want(Phase.STOPPING, names & signals.STOP)
+        elif self._phase is Phase.RUNNING and names & signals.ORDERS:
+            self._follow(came)
+
+    def _follow(self, came: Counter[int]) -> None:
+        more = came[signal.SIGTTIN] - came[signal.SIGTTOU]
+        if more:
+            self._scale(max(1, self._crew.count + more))
+        if came[signal.SIGHUP]:
+            self._reload.want()
+        if came[signal.SIGUSR1]:
+            log.reopen()
+            self._children.tell_all({"t": "logs"})
+            _log.info("log opened anew")
 
     def _reap(self) -> None:
-        for slot, pid, wait_status in self._crew.reap():
-            self._log_end(slot, pid, wait_status)
-            if slot.role == "dispatcher":
-                self._clock.lost("the dispatcher died")
-            else:
-                self._first.lost_one(_in_words(wait_status))
-                self._tell_dispatcher({"t": "dead", "slot": slot.number, "pid": pid})
+        for end in self._children.reap():
+            words = self._crew.trouble_of(end) or in_words(end.status)
+            self._log_end(end, words)
+            self._crew.ended(end)
+            self._reload.ended(end, words, time.monotonic())
+            if end.slot.role == "dispatcher":
+                self._clock.lost("the dispatcher died", again=end.was is State.DRAINING)
+            elif end.was is not State.DRAINING:
+                self._first.lost_one(words)
+            if end.slot.role == "worker":
+                self._tell_dispatcher({"t": "dead", "slot": end.slot.number, "pid": end.pid})
 
     def _tick(self, now: float) -> None:
         self._asks.expire(now)
@@ -147,27 +177,55 @@ class Master:
 
     def _reconcile(self, now: float) -> None:
         if self._phase is Phase.RUNNING:
-            self._fill(now)
+            self._reload.work(now)
+            self._crew.work(now)
             hopeless = self._first.hopeless(now)
             if hopeless:
                 self._failure = hopeless
                 _log.error("%s", hopeless)
                 self._want(Phase.QUITTING, frozenset())
-        elif self._phase is Phase.STOPPING and not any(slot.pid for slot in self._crew.workers):
-            self._crew.stop(self._crew.dispatcher, self._kill_at)
-        self._crew.enforce(now)
+        elif self._phase is Phase.STOPPING and not any(slot.role == "worker" for slot in self._children.alive):
+            self._crew.stop_dispatcher(self._kill_at)
+        self._children.enforce(now, self._config.workers.hang_timeout)
 
-    def _fill(self, now: float) -> None:
-        slot = self._crew.fill(now)
-        if slot is None:
-            return
-        _log.info("%s started pid=%s generation=%d", slot.name, slot.pid, slot.generation)
-        if slot is self._crew.dispatcher:
-            self._asks.again()
+    # ---- orders
+
+    def _scale(self, count: int) -> int:
+        if count != self._crew.count:
+            _log.info("%d workers wanted, were %d", count, self._crew.count)
+        self._crew.count = count
+        return count
+
+    def _begin_reload(self, told: Told) -> None:
+        if self._phase is Phase.RUNNING:
+            self._reload.want(told)
+        else:
+            told(self._crew.current.number, "the daemon is stopping")
+
+    def _load(self) -> Config:
+        """The configuration anew. Raises FanoutdError for one that cannot come into force here and now."""
+        config = load(self._config.path)
+        allowed_uids(config.daemon)
+        fixed = changed(self._config, config)
+        if fixed:
+            raise BadConfig(f"{config.path}: {fixed} cannot change while the daemon runs; restart it for that")
+        return config
+
+    def _apply(self, config: Config) -> None:
+        """A generation is in force: so is its configuration, in the master too."""
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        try:
+            log.change(config.daemon.log_file, config.daemon.log_format, config.secrets())
+        except OSError as e:
+            _log.error("[daemon] log_file: %s: %s; the log stays where it is", config.daemon.log_file, e.strerror)
+        self._clock.change(intervals_of(config.schedule))
+        self._intake.adopt(config.daemon, allowed_uids(config.daemon))
+        self._service.adopt(config, admin_uids(config.daemon))
 
     # ---- ending
 
-    def _want(self, phase: Phase, why: frozenset[int]) -> None:
+    def _want(self, phase: Phase, why: set[int] | frozenset[int]) -> None:
         """Go on to this phase."""
         if phase is self._phase:
             return
@@ -176,21 +234,21 @@ class Master:
         _log.info("%s%s", phase.value, f" on {words}" if words else "")
         self._phase = phase
         self._service.stopping = True
+        self._reload.abandon("the daemon is stopping")
         self._intake.stop_accepting()
         if phase is Phase.STOPPING:
             patience = self._config.workers.graceful_timeout
             self._kill_at = now + patience - min(_QUIT, patience / 10)
-            for slot in self._crew.workers:
-                self._crew.stop(slot, self._kill_at)
+            self._crew.stop_workers(self._kill_at)
         else:
             self._kill_at = now + _QUIT
-            self._crew.quit(self._kill_at)
+            self._children.quit(self._kill_at)
         self._give_up_at = self._kill_at + _GIVE_UP
 
     def _over(self) -> bool:
         if self._phase is Phase.RUNNING:
             return False
-        left = self._crew.alive
+        left = self._children.alive
         if left and time.monotonic() >= self._give_up_at:
             _log.error("left behind: %s", " ".join(f"{slot.name} pid={slot.pid}" for slot in left))
             return True
@@ -204,7 +262,10 @@ class Master:
             self._first.got_ready()
 
     def _tell_dispatcher(self, message: dict[str, Any]) -> bool:
-        return self._crew.send(self._crew.dispatcher, message)
+        """To the one that is at work: another one asks for itself what there is to do."""
+        dispatcher = self._crew.dispatcher
+        at_work = dispatcher.ready or (self._phase is not Phase.RUNNING and dispatcher.state is not State.BOOTING)
+        return at_work and self._children.send(dispatcher, message)
 
     def _descriptors(self) -> list[int]:
         """What a forked child closes, besides the other children's sockets."""
@@ -214,37 +275,31 @@ class Master:
     def _status(self, theirs: dict[str, Any] | None) -> dict[str, Any]:
         theirs = theirs or status.without_dispatcher(self._config.store_url)
         state = status.daemon_state(
-            self._crew.slots, stopping=self._phase is not Phase.RUNNING, begun=self._first.ready,
-            store_ok=bool(theirs["store"]["ok"]),
+            stopping=self._phase is not Phase.RUNNING, begun=self._first.ready,
+            well=theirs["store"]["ok"] and not self._crew.troubled() and self._reload.stage is not Stage.REFUSED,
         )
         own = {
             "version": __version__, "node": self._node, "pid": os.getpid(),
-            "started_at": times.iso(self._started_ms), "generation": self._crew.generation, "state": state,
+            "started_at": times.iso(self._started_ms), "generation": self._crew.current.number, "state": state,
+            "reload": self._reload.view(),
         }
-        rows = self._gauge.rows(self._crew.slots, self._crew.board)
-        return status.compose(own, theirs, self._spooled(), self._clock.jobs(), rows)
+        rows = self._gauge.rows(self._crew.slots, self._children.board)
+        return status.compose(own, theirs, self._spool_gauge.read(), self._clock.jobs(), rows)
 
-    def _spooled(self) -> tuple[int | None, float | None]:
-        """(files, age of the oldest), looked at no oftener than is needed."""
-        now = time.monotonic()
-        if now - self._measured_at >= status.FRESH:
-            self._measured_at = now
-            try:
-                self._measured = self._spool.measure(time.time())
-            except OSError:  # a disk's or descriptors' trouble; the status says what it can
-                self._measured = None, None
-        return self._measured
-
-    def _log_end(self, slot: Slot, pid: int, wait_status: int) -> None:
-        if slot.state is State.DEAD:
-            _log.info("%s ended pid=%d %s", slot.name, pid, _in_words(wait_status))
-            return
-        wait = max(0.0, slot.not_before - time.monotonic())
-        _log.warning("%s died pid=%d %s; replaced in %.1f s", slot.name, pid, _in_words(wait_status), wait)
+    def _log_end(self, end: End, words: str) -> None:
+        slot = end.slot
+        about = log.facts(slot=slot.number, pid=end.pid, generation=slot.generation, reason=words)
+        if end.was is State.DRAINING:
+            _log.info("%s ended", slot.name, extra=about)
+        elif end.pid is not None:
+            wait = max(0.0, slot.not_before - time.monotonic())
+            _log.warning("%s died; replaced in %.1f s", slot.name, wait, extra=about)
 
 
-def _in_words(wait_status: int) -> str:
+def in_words(wait_status: int | None) -> str:
     """``exit code 3``, ``SIGKILL``: how a process ended, from waitpid's status."""
+    if wait_status is None:
+        return "never forked"
     code = os.waitstatus_to_exitcode(wait_status)
     if code >= 0:
         return f"exit code {code}"

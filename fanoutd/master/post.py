@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
+from fanoutd.log import facts
 from fanoutd.master.asks import Asks
+from fanoutd.master.children import Children
 from fanoutd.master.clock import Clock
 from fanoutd.master.crew import Crew
 from fanoutd.master.slots import Event, Slot, wake
@@ -14,19 +17,25 @@ from fanoutd.master.slots import Event, Slot, wake
 _log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+Table = dict[str, Callable[[Slot, Message], None]]
 
 
 class Post:
     """One method a message, in one table a role."""
 
-    def __init__(self, crew: Crew, asks: Asks, clock: Clock) -> None:
+    def __init__(self, crew: Crew, children: Children, asks: Asks, clock: Clock) -> None:
         self._crew = crew
+        self._children = children
         self._asks = asks
         self._clock = clock
         self._owed = 0
-        common = {"ready": self._ready}
-        self._tables = {
-            "worker": {**common, "idle": self._turns, "busy": self._turns, "token_refused": self._to_dispatcher},
+        common: Table = {"ready": self._ready}
+        self._tables: dict[str, Table] = {
+            "mold": {**common, "broken": self._broken},
+            "worker": {
+                **common, "idle": self._turns, "busy": self._turns, "token_refused": self._to_dispatcher,
+                "recycle": self._recycle,
+            },
             "dispatcher": {
                 **common, "answer": self._answer, "job": self._job, "work": self._work, "token": self._to_workers,
             },
@@ -40,19 +49,29 @@ class Post:
         now = time.monotonic()
         if not slot.heard(Event.READY, now):
             return
-        took = (now - slot.born) * 1000
-        _log.info("%s ready pid=%d generation=%d after %.0f ms", slot.name, slot.pid, slot.generation, took)
+        took = round((now - slot.born) * 1000)
+        _log.info("%s ready", slot.name, extra=facts(pid=slot.pid, generation=slot.generation, ms=took))
+        self._crew.got_ready(slot)
         if slot.role == "worker" and (self._owed or slot.restarts):
             # Shards were free when nobody could be told, or its predecessor died with the news.
             self._owed = max(0, self._owed - 1)
-            self._crew.send(slot, {"t": "work"})
+            self._children.send(slot, {"t": "work"})
+
+    def _broken(self, slot: Slot, message: Message) -> None:
+        """The mold cannot import its generation's code."""
+        for generation in (self._crew.candidate, self._crew.current):
+            if generation is not None and generation.mold is slot:
+                generation.trouble = message["error"]
+
+    def _recycle(self, slot: Slot, message: Message) -> None:
+        slot.wants_out = message["why"]
 
     def _turns(self, slot: Slot, message: Message) -> None:
         slot.heard(Event(message["t"]), time.monotonic())
 
     def _work(self, _slot: Slot, message: Message) -> None:
         self._owed = wake(
-            self._crew.workers, int(message["shards"]), lambda worker: self._crew.send(worker, {"t": "work"})
+            self._crew.workers, int(message["shards"]), lambda worker: self._children.send(worker, {"t": "work"})
         )
 
     def _answer(self, _slot: Slot, message: Message) -> None:
@@ -62,8 +81,7 @@ class Post:
         self._clock.finished(message["n"], message.get("error"))
 
     def _to_dispatcher(self, _slot: Slot, message: Message) -> None:
-        self._crew.send(self._crew.dispatcher, message)
+        self._children.send(self._crew.dispatcher, message)
 
     def _to_workers(self, _slot: Slot, message: Message) -> None:
-        for worker in self._crew.workers:
-            self._crew.send(worker, message)
+        self._crew.tell_workers(message)

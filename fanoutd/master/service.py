@@ -6,17 +6,18 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fanoutd import __version__, times
-from fanoutd.config import Config
+from fanoutd.config import MOST_WORKERS, Config
 from fanoutd.master import params as read
 from fanoutd.master import rpc, submission
 from fanoutd.master.asks import PATIENCE, Asks
 from fanoutd.master.carried import CARRIED
 from fanoutd.master.clients import BatchWork, Client, Oversize
 from fanoutd.master.refusals import Refusals
+from fanoutd.master.reload import Told
 from fanoutd.master.rpc import Bad, Request, RpcError
 from fanoutd.master.watches import FINAL, Watches
 from fanoutd.spool import Spool
@@ -44,14 +45,24 @@ class Call:
         self.deliver(None if self.request.notification else rpc.failure(self.request.id, error))
 
 
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """What only ``uids`` may ask for: ``reload`` tells later what became of it, ``scale`` returns the count."""
+
+    uids: frozenset[int]
+    reload: Callable[[Told], None]
+    scale: Callable[[int], int]
+
+
 class Service:
     """``status`` makes the status object out of the dispatcher's part, None when there is none."""
 
     def __init__(
         self, config: Config, spool: Spool, asks: Asks, tell_dispatcher: Callable[[Json], bool],
-        status: Callable[[Json | None], Json],
+        status: Callable[[Json | None], Json], admin: Admin,
     ) -> None:
         self._config = config
+        self._admin = admin
         self._spool = spool
         self._asks = asks
         self._tell_dispatcher = tell_dispatcher
@@ -62,6 +73,8 @@ class Service:
         self._methods: Mapping[str, Callable[[Call], None]] = {
             "daemon.ping": self._ping,
             "daemon.status": self._daemon_status,
+            "daemon.reload": self._daemon_reload,
+            "daemon.scale": self._daemon_scale,
             "campaign.submit": self._campaign_submit,
             "campaign.watch": self._campaign_watch,
             **dict.fromkeys(CARRIED, self._carry),
@@ -167,6 +180,38 @@ class Service:
         read.only(call.request.params, ())
         self._ask(call, "daemon.status", {}, _STATUS_PATIENCE,
                   lambda value, error: call.succeed(self._status(value if error is None else None)))
+
+    def _daemon_reload(self, call: Call) -> None:
+        self._only_admins(call)
+        read.only(call.request.params, ())
+
+        def told(generation: int, error: str | None) -> None:
+            call.client.asks -= 1
+            if error is None:
+                call.succeed({"generation": generation})
+            else:
+                call.fail(RpcError(rpc.WRONG_STATE, f"not reloaded: {error}"))
+            call.client.settle()
+
+        call.client.asks += 1
+        self._admin.reload(told)
+
+    def _daemon_scale(self, call: Call) -> None:
+        self._only_admins(call)
+        read.only(call.request.params, ("count",))
+        count = read.whole(call.request.params, "count", 1, MOST_WORKERS, None)
+        if count is None:
+            raise read.invalid("count", "is missing")
+        call.succeed({"count": self._admin.scale(count)})
+
+    def _only_admins(self, call: Call) -> None:
+        if call.client.uid not in self._admin.uids:
+            raise RpcError(rpc.NOT_PERMITTED, f"uid {call.client.uid} may not do this; see admin_users")
+
+    def adopt(self, config: Config, admins: frozenset[int]) -> None:
+        """As a new configuration says."""
+        self._config = config
+        self._admin = replace(self._admin, uids=admins)
 
     # ---- carried to the dispatcher
 

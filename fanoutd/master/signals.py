@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections import Counter
 
 STOP = frozenset({signal.SIGTERM})
 QUIT = frozenset({signal.SIGINT, signal.SIGQUIT})
-LATER = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU})
+ORDERS = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU})
 #: What a child must not inherit a handler for, and what is blocked while it is forked.
-MANAGED = STOP | QUIT | LATER | {signal.SIGCHLD}
+MANAGED = STOP | QUIT | ORDERS | {signal.SIGCHLD}
 
 
 class Signals:
@@ -36,12 +37,12 @@ class Signals:
         """What a forked child closes."""
         return self._read.fileno(), self._write.fileno()
 
-    def take(self) -> frozenset[int]:
-        """The signals that came since the last call. How often each came is not told."""
+    def take(self) -> Counter[int]:
+        """The signals that came since the last call, and how often: the kernel may have made one of several."""
         try:
-            return frozenset(self._read.recv(4096)) & MANAGED
+            return Counter(number for number in self._read.recv(4096) if number in MANAGED)
         except BlockingIOError:
-            return frozenset()
+            return Counter()
 
     def close(self) -> None:
         """From here on they do nothing: one that comes late must not change the exit status."""

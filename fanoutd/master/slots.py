@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -37,18 +37,23 @@ _EMPTY = (State.DEAD, State.BACKOFF)
 #: What is not here leaves the state as it is: a child that drains goes on saying idle and busy.
 TRANSITIONS: dict[tuple[State, Event], State] = {
     **{(state, Event.FORK): State.BOOTING for state in _EMPTY},
-    **{(state, Event.FAILED): State.BACKOFF for state in _EMPTY},
+    **{(state, Event.FAILED): State.BACKOFF for state in (*_EMPTY, State.BOOTING)},
     (State.BOOTING, Event.READY): State.IDLE,
     (State.IDLE, Event.BUSY): State.BUSY,
     (State.BUSY, Event.IDLE): State.IDLE,
     **{(state, Event.STOP): State.DRAINING for state in _ALIVE},
     **{(state, Event.EXIT): State.BACKOFF for state in _ALIVE},
     (State.DRAINING, Event.EXIT): State.DEAD,
+    (State.DRAINING, Event.FAILED): State.DEAD,
 }
 
 #: Seconds. The first early death costs nothing, since the commonest one is an operator's kill.
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 30.0
 _PROVEN_AFTER = 10.0
+
+#: Seconds until a child that was asked for has a pid, until it is ready, and from SIGABRT, at which it
+#: writes down its stack, to SIGKILL.
+BIRTH_TIMEOUT, BOOT_TIMEOUT, ABORT_GRACE = 10.0, 30.0, 2.0
 
 
 def backoff(failures: int, chance: float) -> float:
@@ -58,28 +63,38 @@ def backoff(failures: int, chance: float) -> float:
     return float(min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures - 2, 30))) * (0.75 + chance / 2)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
-    """Times are CLOCK_MONOTONIC seconds. ``pid`` is None in an empty slot."""
+    """Times are CLOCK_MONOTONIC seconds. ``row`` is the child's on the board, -1 in an empty slot.
+
+    ``pid`` is None in an empty slot, and in one whose child was asked of the mold and has not spoken.
+    """
 
     number: int
     role: str
     state: State = State.DEAD
+    row: int = -1
     pid: int | None = None
     generation: int = 0
     restarts: int = 0
     born: float = 0.0
     idle_since: float = 0.0
+    told_at: float | None = None
     woken: bool = False
     worked: bool = False
     failures: int = 0
     not_before: float = 0.0
-    kill_at: float | None = field(default=None)
+    kill_at: float | None = None
+    wants_out: str | None = None
 
     @property
     def name(self) -> str:
-        """As in the log: ``dispatcher``, ``worker 3``."""
+        """As in the log: ``dispatcher``, ``worker 3``, ``mold 2``."""
         return f"{self.role} {self.number}" if self.number else self.role
+
+    @property
+    def empty(self) -> bool:
+        return self.state in _EMPTY
 
     @property
     def ready(self) -> bool:
@@ -92,11 +107,12 @@ class Slot:
         self.state = TRANSITIONS.get((before, event), before)
         return self.state is not before
 
-    def forked(self, pid: int, generation: int, now: float) -> None:
+    def asked(self, row: int, generation: int, now: float) -> None:
+        """A child is on its way into it."""
         self.take(Event.FORK)
-        self.pid, self.generation, self.born = pid, generation, now
+        self.row, self.generation, self.born = row, generation, now
         self.woken = self.worked = False
-        self.kill_at = None
+        self.kill_at = self.told_at = self.wants_out = None
 
     def heard(self, event: Event, now: float) -> bool:
         """The child said ready, idle or busy; whether that changed its state."""
@@ -106,6 +122,8 @@ class Slot:
             self.worked, self.failures = True, 0
         if self.state is State.IDLE:
             self.idle_since = now
+        elif event is Event.BUSY and changed:
+            self.told_at = now
         return changed
 
     def stop(self, kill_at: float) -> None:
@@ -117,22 +135,95 @@ class Slot:
         """It is killed then, if it still lives; a nearer end that was set before stays."""
         self.kill_at = kill_at if self.kill_at is None else min(kill_at, self.kill_at)
 
-    def gone(self, now: float, chance: float) -> None:
-        """The child is dead. One that lived long or finished work is replaced at once."""
+    def gone(self, now: float, chance: float, innocent: bool = False) -> None:
+        """The child is dead. One that lived long or finished work is replaced at once.
+
+        ``innocent``: it was killed while it had nothing to do, which says nothing about its code.
+        """
         self.take(Event.EXIT)
-        self.pid, self.kill_at = None, None
+        self.row, self.pid, self.kill_at = -1, None, None
         self.restarts += self.state is State.BACKOFF
         proven = self.worked or now - self.born >= _PROVEN_AFTER
-        self._wait(0 if proven else self.failures + 1, now, chance)
+        self._wait(0 if proven else self.failures + (not innocent), now, chance)
 
     def failed(self, now: float, chance: float) -> None:
         """It could not even be forked."""
         self.take(Event.FAILED)
+        self.row, self.pid, self.kill_at = -1, None, None
         self._wait(max(2, self.failures + 1), now, chance)
 
     def _wait(self, failures: int, now: float, chance: float) -> None:
         self.failures = failures
         self.not_before = now + backoff(failures, chance)
+
+    def forgive(self, seconds: float) -> None:
+        """Time in which the master itself was stopped counts for nobody."""
+        self.born += seconds
+        self.told_at = None if self.told_at is None else self.told_at + seconds
+        self.kill_at = None if self.kill_at is None else self.kill_at + seconds
+
+    def overdue(self, now: float, heartbeat: Callable[[], float], hang_timeout: float) -> str | None:
+        """What it should have done long ago, in words: boot, or show that it is not hung.
+
+        Who is busy shows it by himself; who is not shows it when he is told something.
+        """
+        if self.state is State.BOOTING:
+            patience = BIRTH_TIMEOUT if self.pid is None else BOOT_TIMEOUT
+            return f"not ready after {patience:g} s" if now - self.born >= patience else None
+        if not self.ready or self.told_at is None or self.kill_at is not None:
+            return None
+        if now - self.told_at < hang_timeout:
+            return None
+        beat = heartbeat()
+        if self.state is State.IDLE and beat >= self.told_at:
+            self.told_at = None
+            return None
+        silent = now - max(beat, self.told_at)
+        return f"no sign of life for {silent:.1f} s" if silent >= hang_timeout else None
+
+
+class Boots:
+    """How many workers may boot at once: all of them, but after a failure to boot one to try it out.
+
+    So a program that cannot boot is not tried in every slot. Times are CLOCK_MONOTONIC seconds.
+    """
+
+    def __init__(self) -> None:
+        self.proven = False
+        self.failures = 0
+        self.not_before = 0.0
+
+    def may(self, now: float, booting: int) -> bool:
+        """Whether another one may be begun while so many boot."""
+        return self.proven or (not booting and now >= self.not_before)
+
+    def succeeded(self) -> None:
+        self.proven, self.failures, self.not_before = True, 0, 0.0
+
+    def failed(self, now: float, chance: float) -> None:
+        self.proven = False
+        self.failures += 1
+        self.not_before = now + backoff(self.failures, chance)
+
+
+class Pardons:
+    """How many workers killed while idle are replaced at once: an operator's kills, not a loop of them.
+
+    ``room`` of them, and one more each second.
+    """
+
+    def __init__(self, room: int = 60) -> None:
+        self._room = self._left = float(room)
+        self._at = 0.0
+
+    def take(self, now: float) -> bool:
+        """Whether this one is."""
+        self._left = min(self._room, self._left + now - self._at)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 Wake = Callable[[Slot], bool]

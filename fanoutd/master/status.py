@@ -11,7 +11,8 @@ import psutil
 
 from fanoutd.board import Board
 from fanoutd.master.clock import JobView
-from fanoutd.master.slots import Slot, State
+from fanoutd.master.slots import Slot
+from fanoutd.spool import Spool
 
 #: (resident bytes, percent), nulls for a process that is not there.
 Use = tuple[int | None, float | None]
@@ -35,21 +36,20 @@ def without_dispatcher(store_url: str) -> dict[str, Any]:
     }
 
 
-def daemon_state(slots: Iterable[Slot], *, stopping: bool, begun: bool, store_ok: bool) -> str:
-    """``begun``: a worker has been ready once."""
+def daemon_state(*, stopping: bool, begun: bool, well: bool) -> str:
+    """``begun``: a worker has been ready once; ``well``: nothing is known that an operator should mend."""
     if stopping:
         return "stopping"
     if not begun:
         return "starting"
-    degraded = not store_ok or any(slot.state is State.BACKOFF for slot in slots)
-    return "degraded" if degraded else "running"
+    return "running" if well else "degraded"
 
 
 def compose(
     own: Mapping[str, Any], theirs: Mapping[str, Any], spool: tuple[int | None, float | None], jobs: Iterable[JobView],
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The whole object, every key there. ``own``: version, node, pid, started_at, generation, state."""
+    """The whole object, every key there. ``own``: version, node, pid, started_at, generation, state, reload."""
     files, oldest = spool
     return {
         **own,
@@ -58,6 +58,26 @@ def compose(
         "jobs": [asdict(job) for job in jobs],
         "workers": rows,
     }
+
+
+class SpoolGauge:
+    """(files, age of the oldest in seconds), looked at no oftener than is needed."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._measured: tuple[int | None, float | None] = (None, None)
+        self._measured_at = float("-inf")
+
+    def read(self) -> tuple[int | None, float | None]:
+        """Nulls while the disk or the descriptors are in trouble: the status says what it can."""
+        now = time.monotonic()
+        if now - self._measured_at >= FRESH:
+            self._measured_at = now
+            try:
+                self._measured = self._spool.measure(time.time())
+            except OSError:
+                self._measured = None, None
+        return self._measured
 
 
 class Gauge:
@@ -72,26 +92,27 @@ class Gauge:
         self._looked = 0.0
 
     def rows(self, slots: Iterable[Slot], board: Board) -> list[dict[str, Any]]:
-        """One a slot, the dispatcher's first."""
+        """One a child, or empty slot; the dispatcher's first."""
         slots = list(slots)
-        boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
-        if boottime - self._looked >= FRESH:
-            self._looked = boottime
+        now = time.monotonic()
+        if now - self._looked >= FRESH:
+            self._looked = now
             self._uses = {}
             alive = {slot.pid for slot in slots}
             self._processes = {pid: process for pid, process in self._processes.items() if pid in alive}
-        return [self._row(slot, board, boottime) for slot in slots]
+        return [self._row(slot, board, now) for slot in slots]
 
-    def _row(self, slot: Slot, board: Board, boottime: float) -> dict[str, Any]:
-        said = board.read(slot.number)
+    def _row(self, slot: Slot, board: Board, now: float) -> dict[str, Any]:
+        said = board.read(slot.row)
         if slot.pid is not None and slot.pid not in self._uses:
             self._uses[slot.pid] = self._use(slot.pid)
         rss, cpu = self._uses.get(slot.pid or 0, (None, None))
         return {
-            "slot": slot.number, "pid": slot.pid, "role": slot.role, "generation": slot.generation,
-            "state": slot.state.value, "campaign": said.campaign, "sent": said.sent, "failed": said.failed,
-            "rate": round(said.rate, 1), "rss_bytes": rss, "cpu_percent": cpu, "restarts": slot.restarts,
-            "heartbeat_age": round(max(0.0, boottime - said.heartbeat), 3) if said.heartbeat else None,
+            "slot": 0 if slot.role == "mold" else slot.number, "pid": slot.pid, "role": slot.role,
+            "generation": slot.generation, "state": slot.state.value,
+            "campaign": said.campaign, "sent": said.sent, "failed": said.failed, "rate": round(said.rate, 1),
+            "rss_bytes": rss, "cpu_percent": cpu, "restarts": slot.restarts,
+            "heartbeat_age": round(max(0.0, now - said.heartbeat), 3) if said.heartbeat else None,
         }
 
     def _use(self, pid: int) -> Use:

@@ -181,6 +181,12 @@ def counts(db: Database, campaign: str) -> Counts:
     return Counts(pending, custom, template, failed, skipped, unknown, errors)
 
 
+def share(db: Database, campaign: str) -> float:
+    """Which part of those planned so far has ended, from 0 to 1."""
+    now = counts(db, campaign)
+    return 1 - now.pending / now.total if now.total else 0.0
+
+
 def _campaign(row: tuple[Any, ...]) -> Campaign:
     return Campaign(
         id=row[0], account=row[1], message=row[2], audience=row[3], reference=row[4], key=row[5], state=row[6],

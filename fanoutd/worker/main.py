@@ -13,12 +13,15 @@ import signal
 import time
 
 from fanoutd.bucket import Bucket, bucket_path, now
-from fanoutd.child import Child
+from fanoutd.child import READY, Child
 from fanoutd.lines import LineBuffer, encode
+from fanoutd.log import reopen as reopen_log
 from fanoutd.message import RenderError
 from fanoutd.outcome import RENDER, Progress, State, Verdict, answered, channel_name, describe, unanswered
+from fanoutd.process import die_with_parent, set_title
 from fanoutd.store.campaigns import Campaign
 from fanoutd.values import message_values
+from fanoutd.worker.fatigue import Fatigue
 from fanoutd.worker.lane import Job, Lane, Message, compile_message
 from fanoutd.worker.recorder import Broken, Claimed, Dry, Finished, Lost, Recorder, TokenRead, Word
 from fanoutd.worker.wire import Answer, Wire
@@ -28,10 +31,22 @@ log = logging.getLogger("fanoutd.worker")
 #: How often the board is brought up to date while there is work, in seconds.
 _BOARD_EVERY = 0.5
 
+#: Bytes read from the master at once.
+_READ = 1 << 16
+
 
 def run(child: Child) -> int:
-    """Work until the master says stop or is gone; the exit code."""
-    return Worker(child).run()
+    """Work until the master says stop or is gone; the exit code.
+
+    Before it is first told anything a worker is a blocked read and no more: every page that it does not
+    touch stays the mold's. Until then SIGTERM ends it at once, later when its work in hand is done.
+    """
+    child.sock.sendall(READY)
+    try:
+        first = child.sock.recv(_READ)
+    except ConnectionResetError:
+        first = b""
+    return Worker(child).run(first) if first else 0
 
 
 class Worker:
@@ -43,6 +58,10 @@ class Worker:
         self._sock.setblocking(False)
         self._lines = LineBuffer()
         self._epoll.register(self._sock.fileno(), select.EPOLLIN)
+        die_with_parent(signal.SIGTERM)
+        self._term = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._term, select.EPOLLIN)
+        signal.signal(signal.SIGTERM, lambda *_: os.eventfd_write(self._term, 1))
         self._recorder: Recorder | None = None
         self._wire: Wire | None = None
         self._lanes: dict[str, Lane] = {}
@@ -52,10 +71,12 @@ class Worker:
         self._dry = True
         self._stopping = self._quit = self._finished = False
         self._figures = Figures()
+        self._fatigue = Fatigue(child.config.workers)
+        self._title = child.name
 
-    def run(self) -> int:
-        signal.signal(signal.SIGTERM, lambda *_: None)  # PDEATHSIG: the end of file says it better
-        self._say({"t": "ready"})
+    def run(self, first: bytes) -> int:
+        """``first`` is what the master has said already."""
+        self._heed(first)
         while not (self._quit or self._finished):
             self._turn(self._epoll.poll(self._timeout()))
         return 0
@@ -65,6 +86,9 @@ class Worker:
         for fd, mask in events:
             if fd == self._sock.fileno():
                 self._listen()
+            elif fd == self._term:
+                os.eventfd_read(fd)
+                self._stop()
             elif self._recorder and fd == self._recorder.wake_fd:
                 os.eventfd_read(fd)
             else:
@@ -91,7 +115,7 @@ class Worker:
 
     def _listen(self) -> None:
         try:
-            data = self._sock.recv(65536)
+            data = self._sock.recv(_READ)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -99,7 +123,13 @@ class Worker:
         if not data:
             self._epoll.unregister(self._sock.fileno())
             self._stop()
-        for message in self._lines.messages(data):
+        self._heed(data)
+
+    def _heed(self, data: bytes) -> None:
+        messages = self._lines.messages(data)
+        if messages:
+            self._show(self._figures.campaign if self._busy else None)
+        for message in messages:
             self._obey(message)
 
     def _obey(self, message: dict[str, str]) -> None:
@@ -108,6 +138,8 @@ class Worker:
             self._wake()
         elif kind == "token" and self._recorder:
             self._recorder.read_token(message["account"])
+        elif kind == "logs":
+            reopen_log()
         elif kind == "stop":
             self._stop()
         elif kind == "quit":
@@ -225,16 +257,33 @@ class Worker:
             self._busy = False
             recorder.flush()
             self._figures.rate = 0.0
+            self._figures.campaign = None
             self._show(None)
+            self._entitle()
             self._messages.clear()
             self._say({"t": "idle"})
         elif self._busy and self._figures.due():
             self._show(self._figures.campaign)
+            self._entitle()
+            why = self._fatigue.complaint(self._figures.ended)
+            if why:
+                self._say({"t": "recycle", "why": why})
+
+    def _entitle(self) -> None:
+        """What ps shows: whose people these are, and how far the campaign is as this worker knows."""
+        words, campaign = self._child.name, self._figures.campaign
+        if campaign:
+            share = self._recorder_on().shares.get(campaign)
+            words += f" · campaign {campaign}" + (f" {share:.0%}" if share is not None else "")
+        if words != self._title:
+            self._title = words
+            set_title(words)
 
     def _show(self, campaign: str | None) -> None:
+        """On the board; also the sign of life that the master looks for."""
         f = self._figures
         self._child.board.write(
-            self._child.slot, campaign=campaign, sent=f.sent, failed=f.failed, rate=f.rate, heartbeat=now()
+            self._child.row, campaign=campaign, sent=f.sent, failed=f.failed, rate=f.rate, heartbeat=time.monotonic()
         )
 
     # ---- the wire
@@ -355,15 +404,15 @@ class Figures:
     """What the board shows of this worker."""
 
     def __init__(self) -> None:
-        self.sent = self.failed = 0
+        self.sent = self.failed = self.ended = 0
         self.rate = 0.0
         self.campaign: str | None = None
         self._since = now()
-        self._ended = 0
+        self._ended_before = 0
 
     def count(self, progress: Progress, campaign: str) -> None:
         self.campaign = campaign
-        self._ended += 1
+        self.ended += 1
         self.sent += progress.state is State.SENT
         self.failed += progress.state is State.FAILED
 
@@ -372,7 +421,7 @@ class Figures:
         span = now() - self._since
         if span < _BOARD_EVERY:
             return False
-        self.rate = self._ended / span
-        self._since, self._ended = now(), 0
+        self.rate = (self.ended - self._ended_before) / span
+        self._since, self._ended_before = now(), self.ended
         return True
 

@@ -36,6 +36,9 @@ _RETRY = (0.05, 2.0)
 #: Records that one person may need in one lease: two for each try on each channel, and some for tokens.
 _RECORDS_PER_PERSON = 24
 
+#: Seconds between two looks at how far the campaigns in hand are.
+_LOOK_AGAIN = 2.0
+
 #: A journal larger than this is exchanged for a new one as soon as no shard is held.
 _LARGE_JOURNAL = 16 << 20
 
@@ -143,6 +146,8 @@ class Recorder:
         self._full = False  # two windows are open: people asked for must wait for records
         self._ending = False
         self._holds: list[Hold] = []
+        self.shares: dict[str, float] = {}  # of campaigns in hand: which part has ended, for the eye only
+        self._looked = 0.0
         self._rate = 0.0  # outcomes a second
         self._measured = now()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -260,6 +265,7 @@ class Recorder:
             for errand in work.errands:
                 self._run_errand(db, errand, work)
             self._record(db, work)
+            self._look_at_shares(db, work.at)
             work.freed = [h for h in self._holds if self._over(h, work)]
             for hold in work.freed:
                 shards.release(db, hold.lease)
@@ -275,6 +281,11 @@ class Recorder:
             by_shard.setdefault(hold, []).append((pos, progress))
         for hold, results in by_shard.items():
             shards.record(db, hold.lease.shard, hold.lease.token, results)
+
+    def _look_at_shares(self, db: Database, at: float) -> None:
+        if at - self._looked >= _LOOK_AGAIN:
+            self._looked = at
+            self.shares = {id: campaigns.share(db, id) for id in {hold.campaign.id for hold in self._holds}}
 
     def _renew(self, db: Database, work: _Round) -> None:
         for hold in self._holds:

@@ -75,7 +75,7 @@ class WorkerProcess:
                 self.sock.close()
                 from fanoutd.worker.main import run
 
-                code = run(Child("worker", slot, 1, config, "node1", theirs, self.board, os.getppid()))
+                code = run(Child("worker", slot, 1, config, "node1", theirs, self.board, slot, os.getppid()))
             finally:
                 os._exit(code)
         theirs.close()

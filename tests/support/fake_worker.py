@@ -22,7 +22,7 @@ def run(child: Child) -> int:
         time.sleep(0.5)
     if how == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    child.board.write(child.slot, campaign="c-1", sent=child.slot, failed=0, rate=1.5, heartbeat=_now())
+    child.board.write(child.row, campaign="c-1", sent=child.slot, failed=0, rate=1.5, heartbeat=time.monotonic())
     say(child, {"t": "ready"})
     for message in told(child):
         note(child, message)
@@ -33,6 +33,3 @@ def run(child: Child) -> int:
     note(child, {"t": "end of file"})
     return 0
 
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

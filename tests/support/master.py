@@ -188,8 +188,13 @@ class MasterProcess:
 
     def ready(self) -> MasterProcess:
         """Once every child is."""
-        until(lambda: {row["state"] for row in self.status()["workers"]} == {"idle"}, "all children ready")
+        until(self._all_ready, "all children ready")
         return self
+
+    def _all_ready(self) -> bool:
+        rows = self.status()["workers"]
+        workers = sum(row["role"] == "worker" for row in rows)
+        return {row["state"] for row in rows} == {"idle"} and workers == self.config.workers.count
 
     def pid_of(self, slot: int) -> int:
         pid: int = self.status()["workers"][slot]["pid"]
