@@ -35,6 +35,10 @@ class LineBuffer:
         """The objects of the lines that are complete now: between master and children all are well formed."""
         return [json.loads(line) for line in self.feed(data)]
 
+    def peek(self) -> bytes:
+        """The unfinished line, which stays."""
+        return bytes(self._parts)
+
     def rest(self) -> bytes:
         """Take the unfinished line, as at end of file."""
         data = bytes(self._parts)

@@ -60,7 +60,7 @@ def test_the_status_has_every_key(living: MasterProcess) -> None:
     status = living.status()
     assert set(status) == {
         "version", "node", "pid", "started_at", "generation", "state", "promise", "store", "accounts", "spool",
-        "shards", "jobs", "workers", "nodes", "reload",
+        "shards", "jobs", "workers", "nodes", "reload", "upgrade",
     }
     assert (status["state"], status["generation"], status["promise"]) == ("running", 1, "exact")
     assert [(row["slot"], row["role"], row["state"], row["restarts"]) for row in status["workers"]] == [
@@ -426,7 +426,7 @@ def test_the_log_has_a_line_for_each_change(master: MasterProcess) -> None:
     master.process.send_signal(signal.SIGTERM)
     master.process.wait(10)
     log = master.log()
-    for words in ("started node=", "worker 1 started pid=", "worker 2 ready pid=", "stopping on SIGTERM",
+    for words in ("started socket=", "worker 1 started pid=", "worker 2 ready pid=", "stopping on SIGTERM",
                   "dispatcher ended slot=0 pid=", "stopped exit code 0"):
         assert words in log
     assert (master.folder / "f.log").stat().st_mode & 0o777 == 0o640

@@ -211,7 +211,7 @@ def poll_until_due(clock: Clock) -> Any:
 def test_a_job_runs_again_only_when_it_was_finished() -> None:
     clock = Clock({"sweep": 0.02}, time.monotonic())
     first = poll_until_due(clock)
-    assert first.message() == {"t": "job", "n": 1, "name": "sweep"}
+    assert first.message() == {"t": "job", "n": first.number, "name": "sweep"}
     end = time.monotonic() + 0.1
     while time.monotonic() < end:
         clock.poll(time.monotonic())
@@ -268,9 +268,10 @@ def test_a_question_is_asked_again_of_the_next_dispatcher_and_answered_once() ->
     asks, outcome = Asks(lambda message: sent.append(message) or False), Outcome()
     asks.put("campaign.get", {"campaign": "c-1"}, 5.0, outcome)
     asks.again()
-    assert sent == [{"t": "ask", "n": 1, "method": "campaign.get", "params": {"campaign": "c-1"}}] * 2
+    number = sent[0]["n"]
+    assert sent == [{"t": "ask", "n": number, "method": "campaign.get", "params": {"campaign": "c-1"}}] * 2
     for _ in range(2):
-        asks.answered({"t": "answer", "n": 1, "result": {"id": "c-1"}})
+        asks.answered({"t": "answer", "n": number, "result": {"id": "c-1"}})
     assert (outcome.value, outcome.error, outcome.calls) == ({"id": "c-1"}, None, 1)
 
 
@@ -286,9 +287,10 @@ def test_a_question_is_given_up_at_its_deadline() -> None:
 
 
 def test_an_error_comes_through_with_its_data() -> None:
-    asks, outcome = Asks(lambda _message: True), Outcome()
+    sent: list[dict[str, Any]] = []
+    asks, outcome = Asks(lambda message: sent.append(message) or True), Outcome()
     asks.put("campaign.get", {}, 5.0, outcome)
-    asks.answered({"n": 1, "error": {"code": -32002, "message": "none", "data": {"field": "campaign"}}})
+    asks.answered({"n": sent[0]["n"], "error": {"code": -32002, "message": "none", "data": {"field": "campaign"}}})
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.data) == (-32002, {"field": "campaign"})
 

@@ -17,7 +17,7 @@ COMMANDS = {
     "demo": "demo:demo", "init": "config:init", "serve": "serve:serve", "config": "config:config",
     "send": "send:send", "campaign": "campaign:campaign", "status": "serve:status",
     "reload": "signals:reload", "reopen-logs": "signals:reopen_logs", "scale": "signals:scale",
-    "stop": "signals:stop", "sandbox": "sandbox:sandbox",
+    "upgrade": "signals:upgrade", "stop": "signals:stop", "sandbox": "sandbox:sandbox",
 }
 
 

@@ -3,23 +3,59 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import click
 
 from fanoutd.cli.common import Settings, connected, pass_settings, say
+from fanoutd.config import Config, load
+from fanoutd.errors import FanoutdError
 
 
 @click.command()
+@click.option("--daemonize", is_flag=True, help="Run in the background; returns when a worker is ready.")
 @pass_settings
-def serve(settings: Settings) -> None:
-    """Run the daemon in the foreground."""
-    from fanoutd import master  # only here: what the master imports before it forks, it imports itself
+def serve(settings: Settings, daemonize: bool) -> None:
+    """Run the daemon, in the foreground by default."""
+    # Only here: what the master imports before it forks, it imports itself.
+    from fanoutd import master
+    from fanoutd.master import takeover
 
+    estate = takeover.received(os.environ)
+    if estate is not None:
+        left = estate.document
+        config = load(Path(left["config_path"]), text=takeover.to_bytes(left["config_text"]))
+        sys.exit(master.serve(config, estate=estate))
     config = settings.load()
     for warning in config.warnings:
         say(f"warning: {warning}")
-    sys.exit(master.serve(config))
+    sys.exit(_in_background(config) if daemonize else master.serve(config))
+
+
+def _in_background(config: Config) -> int:
+    """In the daemon; the process that was called ends in ``launch.daemonize``."""
+    from dataclasses import replace
+
+    from fanoutd import master
+    from fanoutd.master import launch
+
+    if config.daemon.log_file is None:
+        log_file = config.daemon.state_dir / "fanoutd.log"
+        say(f"the log goes to {log_file}")
+        config = replace(config, daemon=replace(config.daemon, log_file=log_file))
+    launcher = launch.daemonize()
+    try:
+        code = master.serve(config, launcher)
+    except FanoutdError as e:
+        launcher.fail(e.exit_code, " ".join(str(e).split()))
+        return e.exit_code
+    except Exception as e:
+        launcher.fail(FanoutdError.exit_code, f"{type(e).__name__}: {e}")
+        raise
+    launcher.fail(code, "the daemon was stopped before a worker was ready")
+    return code
 
 
 @click.command()

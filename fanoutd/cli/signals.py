@@ -1,4 +1,4 @@
-"""``fanoutd reload``, ``reopen-logs``, ``stop`` and ``scale``: orders to a living daemon.
+"""``fanoutd reload``, ``upgrade``, ``reopen-logs``, ``stop`` and ``scale``: orders to a living daemon.
 
 Who is alive is told by the lock, and signals go through a pidfd: never to a stranger with a reused pid.
 """
@@ -63,27 +63,41 @@ def reload(settings: Settings) -> None:
     with _daemon(config) as daemon:
         before = _status(config)["reload"]["count"]
         daemon.send(signal.SIGHUP)
-        last = _until_settled(config, daemon, before)
+        last = _until_settled(config, daemon, "reload", before)
     if last["reload"]["stage"] == "refused":
         raise FanoutdError(f"not reloaded: {last['reload']['error']}; generation {last['generation']} goes on")
     say(f"generation {last['generation']} serves")
 
 
-def _until_settled(config: Config, daemon: Running, before: int) -> dict[str, Any]:
+def _until_settled(config: Config, daemon: Running, what: str, before: int) -> dict[str, Any]:
     end = time.monotonic() + _SERVES
     while time.monotonic() < end:
         if daemon.wait(_LOOK):
-            raise FanoutdError(f"pid {daemon.pid} ended while it reloaded; see its log")
+            raise FanoutdError(f"pid {daemon.pid} has ended meanwhile; see its log")
         status = _status(config)
-        if status["reload"]["count"] > before and status["reload"]["stage"] in ("done", "refused"):
+        if status[what]["count"] > before and status[what]["stage"] in ("done", "refused"):
             return status
-    raise NotNow(f"the new generation does not serve after {_SERVES:.0f} s; see `fanoutd status` and the log")
+    raise NotNow(f"the {what} is not done after {_SERVES:.0f} s; see `fanoutd status` and the log")
 
 
 def _status(config: Config) -> dict[str, Any]:
     with connected(config) as connection:
         found: dict[str, Any] = connection.call("daemon.status")
     return found
+
+
+@click.command()
+@pass_settings
+def upgrade(settings: Settings) -> None:
+    """Replace the running program by the one that is installed now, without a gap."""
+    config = settings.load()
+    with _daemon(config) as daemon:
+        before = _status(config)["upgrade"]["count"]
+        daemon.send(signal.SIGUSR2)
+        last = _until_settled(config, daemon, "upgrade", before)
+    if last["upgrade"]["stage"] == "refused":
+        raise FanoutdError(f"not upgraded: {last['upgrade']['error']}; version {last['version']} goes on")
+    say(f"version {last['version']} serves")
 
 
 @click.command()

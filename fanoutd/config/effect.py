@@ -23,8 +23,6 @@ def _mysql(value: object) -> bool:
 
 #: table.key, ``*`` for any name -> whether this value is one without effect.
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
-    "daemon.socket_group": _always,
-    "daemon.user": _always,
     "store.url": _mysql,
     "account.*.token": lambda value: value != "stable",
     "account.*.quiet_hours": _always,

@@ -51,13 +51,18 @@ def find(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
     raise BadConfig(f"no configuration: none of {tried}; write one with `fanoutd init` or name it with -c")
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """The configuration in this file, whole and checked.
+def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None = None) -> Config:
+    """The configuration in this file, whole and checked; ``text``: as it was read before.
 
     Raises BadConfig in one line that names file, table and key and says what would be right.
     """
     file = Path(os.path.abspath(path))
-    document = _document(file)
+    if text is None:
+        text, mode = _read_file(file)
+        document = _parsed(file, text)
+        secret.refuse_public(file, mode, document)
+    else:
+        document = _parsed(file, text)
     place = Place(file)
     for name in document:
         if name not in SINGLE and name not in NAMED:
@@ -66,6 +71,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     messages = _messages(document, place)
     return Config(
         path=file,
+        text=text,
         daemon=daemon,
         workers=Workers(**_single(document, "workers", place)),
         store_url=_store_url(document, daemon, place),
@@ -79,16 +85,12 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     )
 
 
-def _document(file: Path) -> dict[str, Any]:
+def _read_file(file: Path) -> tuple[bytes, int]:
     try:
         with file.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            data = stream.read()
+            return stream.read(), os.fstat(stream.fileno()).st_mode
     except OSError as e:
         raise BadConfig(f"{file}: {e.strerror}; write one with `fanoutd init` or name another") from None
-    document = _parsed(file, data)
-    secret.refuse_public(file, mode, document)
-    return document
 
 
 def _parsed(file: Path, data: bytes) -> dict[str, Any]:

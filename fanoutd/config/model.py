@@ -138,12 +138,15 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole file. ``store_url`` is ``sqlite:////abs/path`` or the mysql URL as given.
+    """The whole file; ``text`` is what it was read from.
+
+    ``store_url`` is ``sqlite:////abs/path`` or the mysql URL as given.
 
     ``warnings`` are lines for the log and for `config check`; the configuration is good all the same.
     """
 
     path: Path
+    text: bytes = field(repr=False)
     daemon: Daemon
     workers: Workers
     store_url: str = field(repr=False)

@@ -9,15 +9,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fanoutd.config import Config
 
+if TYPE_CHECKING:
+    from fanoutd.master.launch import Launcher
+    from fanoutd.master.takeover import Estate
 
-def serve(config: Config) -> int:
-    """Run the daemon in the foreground; returns the exit code when it has ended.
+
+def serve(config: Config, launcher: Launcher | None = None, estate: Estate | None = None) -> int:
+    """Run the daemon in this process; returns the exit code when it has ended.
+
+    ``launcher`` waits to hear that it serves; ``estate`` is what the program in whose place we are left.
 
     Raises FanoutdError before anything is touched that another daemon uses (NotNow: there is one;
     NotPermitted: a folder or file; BadConfig), and when no worker of the first generation gets ready.
     """
     from fanoutd.master.daemon import run  # not above: `stop` and `status` want the lock alone, and soon
 
-    return run(config)
+    return run(config, launcher=launcher, estate=estate)

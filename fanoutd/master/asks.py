@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
@@ -40,7 +41,7 @@ class Asks:
 
     def __init__(self, send: Callable[[dict[str, Any]], bool]) -> None:
         self._send = send
-        self._numbers = count(1)
+        self._numbers = count(time.monotonic_ns())  # none is given twice, even by another program in our place
         self._open: dict[int, Ask] = {}
 
     def __len__(self) -> int:

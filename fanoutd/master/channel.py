@@ -8,6 +8,7 @@ from typing import Any
 
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.master.interest import Interest, Ready
+from fanoutd.master.takeover import Document, to_text
 
 _CHUNK = 1 << 16
 _CHUNKS = 16  # a pass: what a chatty child says must not starve the others
@@ -17,16 +18,24 @@ _OUT_LIMIT = 4 << 20
 class Channel:
     """JSON objects to and from a child, with what it does not take yet kept until it does."""
 
-    def __init__(self, sock: socket.socket, selector: BaseSelector, ready: Ready) -> None:
+    def __init__(
+        self, sock: socket.socket, selector: BaseSelector, ready: Ready, half_read: bytes = b"", unsent: bytes = b""
+    ) -> None:
+        """``half_read`` and ``unsent``: from our predecessor at the same socket."""
         self._sock = sock
         self._in = LineBuffer()
-        self._out = bytearray()
+        self._in.feed(half_read)
+        self._out = bytearray(unsent)
         self._interest = Interest(selector, sock, ready)
-        self._interest.want(EVENT_READ)
         self.ended = False
+        self._arm()
 
     def fileno(self) -> int:
         return self._sock.fileno()
+
+    def bequeath(self) -> Document:
+        """For the program that takes over."""
+        return {"fd": self._sock.fileno(), "half_read": to_text(self._in.peek()), "unsent": to_text(self._out)}
 
     def send(self, message: dict[str, Any]) -> bool:
         """Queue and write what goes; False when it is gone, or so far behind that nothing more is kept."""

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import Any
@@ -21,6 +21,7 @@ from fanoutd.log import facts
 from fanoutd.master.channel import Channel
 from fanoutd.master.forking import CannotFork, fork_mold
 from fanoutd.master.slots import ABORT_GRACE, Pardons, Slot, State
+from fanoutd.master.takeover import Document, to_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -53,17 +54,20 @@ class Children:
     takes what a child says. Times are CLOCK_MONOTONIC."""
 
     def __init__(
-        self, node: str, entries: Mapping[str, str], selector: BaseSelector, descriptors: Descriptors, hear: Hear
+        self, node: str, entries: Mapping[str, str], selector: BaseSelector, descriptors: Descriptors, hear: Hear,
+        board: int | None = None,
     ) -> None:
+        """``board``: the descriptor of one that is there already."""
         self._node = node
         self._entries = entries
         self._selector = selector
         self._descriptors = descriptors
         self._hear = hear
         self._links: dict[int, tuple[Slot, Channel]] = {}  # by row
+        self._strangers: dict[int, Callable[[int], None]] = {}
         self._lost: list[End] = []
         self._pardons = Pardons()
-        self.board = Board(_ROWS)
+        self.board = Board(_ROWS, board)
 
     @property
     def alive(self) -> list[Slot]:
@@ -121,8 +125,7 @@ class Children:
         return next(row for row in range(_ROWS) if row not in self._links)
 
     def _link(self, slot: Slot, sock: socket.socket) -> None:
-        channel = Channel(sock, self._selector, lambda events: self._stirs(slot, events))
-        self._links[slot.row] = slot, channel
+        self._links[slot.row] = slot, Channel(sock, self._selector, partial(self._stirs, slot))
 
     def _inherited(self) -> list[int]:
         return [*self._descriptors(), *(channel.fileno() for _, channel in self._links.values())]
@@ -216,11 +219,18 @@ class Children:
                 return found
             if pid == 0:
                 return found
-            slot = self._of(pid)
-            if slot is None:
+            stranger = self._strangers.pop(pid, None)
+            slot = None if stranger else self._of(pid)
+            if stranger is not None:
+                stranger(status)
+            elif slot is None:
                 _log.info("reaped pid=%d, no child of ours", pid)
-                continue
-            found.append(self._bury(slot, pid, status))
+            else:
+                found.append(self._bury(slot, pid, status))
+
+    def expect(self, pid: int, ended: Callable[[int], None]) -> None:
+        """This one is a child of the master's that fills no slot; ``ended`` is given its wait status."""
+        self._strangers[pid] = ended
 
     def _of(self, pid: int) -> Slot | None:
         """Whose pid it is. One that has just been born may have said so without having been heard yet."""
@@ -296,6 +306,27 @@ class Children:
             os.kill(slot.pid, signal.SIGKILL)
         else:
             self._never_was(slot, "it was not born in time")
+
+    # ---- they are handed over
+
+    def bequeath(self, slot: Slot) -> Document:
+        """For the program that takes over."""
+        link = self._links.get(slot.row)
+        return {"slot": asdict(slot), "link": link[1].bequeath() if link else None}
+
+    def inherit(self, document: Document) -> Slot:
+        """Take over a slot, and who is in it."""
+        known = {each.name for each in fields(Slot)}  # what another version calls otherwise starts anew
+        given = {key: value for key, value in document["slot"].items() if key in known}
+        slot = Slot(**{**given, "state": State(given["state"])})
+        link = document["link"]
+        if link is not None:
+            sock = socket.socket(fileno=link["fd"])
+            sock.set_inheritable(False)
+            half_read, unsent = to_bytes(link["half_read"]), to_bytes(link["unsent"])
+            stirs = partial(self._stirs, slot)
+            self._links[slot.row] = slot, Channel(sock, self._selector, stirs, half_read, unsent)
+        return slot
 
     def forgive(self, seconds: float) -> None:
         """The master was stopped for so long: nobody is killed for it."""

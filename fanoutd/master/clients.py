@@ -12,6 +12,7 @@ from fanoutd.lines import LineBuffer, encode
 from fanoutd.master import rpc
 from fanoutd.master.interest import Interest, Ready
 from fanoutd.master.listener import peer
+from fanoutd.master.takeover import Document, to_bytes, to_text
 
 #: Bytes read from one client a pass.
 _CHUNK = 1 << 16
@@ -43,6 +44,7 @@ class Client:
         self._ended = False
         self._gone = False
         self._lingers = False
+        self._paused = False
         self._interest = Interest(selector, sock, ready)
         self._interest.want(EVENT_READ)
 
@@ -119,6 +121,33 @@ class Client:
             self._gone = self._gone or _hung_up(self._sock)
             self.settle()
 
+    def pause(self, on: bool) -> None:
+        """Read nothing more, or read again: what it writes meanwhile waits in the kernel."""
+        self._paused = on
+        self.settle()
+
+    @property
+    def settled(self) -> bool:
+        """It has been answered all that was read from it, as far as it takes answers."""
+        return self.closed or not (self.asks or self.batch or self.workable)
+
+    def bequeath(self) -> Document:
+        """For the program that takes over. A line that was too long is an empty one."""
+        lines = [to_text(line) if isinstance(line, bytes) else "" for line in self.lines]
+        return {
+            "fd": self.fileno(), "lines": lines, "half_read": to_text(self._in.peek()), "unsent": to_text(self._out),
+            "skipping": self._skipping, "ended": self._ended, "gone": self._gone, "lingers": self._lingers,
+        }
+
+    def inherit(self, document: Document) -> None:
+        """Go on where the program before us left off."""
+        self.lines.extend(to_bytes(line) if line else Oversize() for line in document["lines"])
+        self._in.feed(to_bytes(document["half_read"]))
+        self._out += to_bytes(document["unsent"])
+        self._skipping, self._ended = document["skipping"], document["ended"]
+        self._gone, self._lingers = document["gone"], document["lingers"]
+        self.settle()
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True
@@ -131,7 +160,7 @@ class Client:
         return bool(self._out or self.asks or self.watches)
 
     def _wants_reading(self) -> bool:
-        return not (self._ended or self.lines or self.batch) and len(self._out) < _UNREAD
+        return not (self._paused or self._ended or self.lines or self.batch) and len(self._out) < _UNREAD
 
     def _read(self) -> None:
         try:

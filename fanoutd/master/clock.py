@@ -21,6 +21,7 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.base import BaseScheduler
 
 from fanoutd.config import Schedule
+from fanoutd.master.takeover import Document
 
 _LONGEST = 1.0  # seconds between two looks at the wall clock, which may be set at any time
 _STEP = 60.0  # a wall clock that moved so much more or less than the monotonic one was set
@@ -55,7 +56,7 @@ class _Names(BaseExecutor):  # type: ignore[misc]
         super().__init__()
         self.waiting: deque[Due] = deque()
         self.handed: dict[int, Due] = {}
-        self._numbers = count(1)
+        self._numbers = count(time.monotonic_ns())  # none is given twice, even by another program in our place
 
     def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
         self.waiting.append(Due(next(self._numbers), job.id, run_times[-1]))
@@ -161,6 +162,20 @@ class Clock:
             self._names.handed.clear()
         for number in list(self._names.handed):
             self.finished(number, words)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing that was handed over is still to be heard of."""
+        return not self._names.handed
+
+    def bequeath(self) -> Document:
+        """For the program that takes over: how each job went last."""
+        return {name: [last.isoformat(), words] for name, (last, words) in self._results.items()}
+
+    def inherit(self, document: Document) -> None:
+        self._results = {
+            name: (datetime.fromisoformat(last), words) for name, (last, words) in document.items()
+        }
 
     def jobs(self) -> list[JobView]:
         """All jobs in the order of their next run."""

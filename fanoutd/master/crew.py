@@ -17,6 +17,7 @@ from fanoutd.config import Config
 from fanoutd.log import facts
 from fanoutd.master.children import Children, End, Message
 from fanoutd.master.slots import Boots, Slot, State
+from fanoutd.master.takeover import Document
 
 _log = logging.getLogger(__name__)
 
@@ -274,6 +275,35 @@ class Crew:
 
     def _dismiss(self, of: Generation) -> None:
         self._children.dismiss(of.mold, time.monotonic() + of.config.workers.graceful_timeout)
+
+    # ---- another program takes over
+
+    @property
+    def settled(self) -> bool:
+        """Nobody is on the way: everyone alive has a place that can be written down."""
+        booting = any(slot.state is State.BOOTING for slot in self._children.alive)
+        return not (booting or self.candidate or self.coming or self.standby)
+
+    def bequeath(self) -> Document:
+        """For the program that takes over."""
+        placed = [self.dispatcher, *self.workers, self.current.mold]
+        carry = self._children.bequeath
+        return {
+            "generation": self.current.number, "count": self.count, "proven": self._boots.proven,
+            "dispatcher": carry(self.dispatcher), "workers": [carry(slot) for slot in self.workers],
+            "mold": carry(self.current.mold),
+            "others": [carry(slot) for slot in self._children.alive if slot not in placed],
+        }
+
+    def inherit(self, document: Document) -> None:
+        """Take over everybody."""
+        take = self._children.inherit
+        self.current = Generation(document["generation"], self.current.config, take(document["mold"]))
+        self.count, self._boots.proven = document["count"], document["proven"]
+        self.dispatcher = take(document["dispatcher"])
+        self.workers = [take(each) for each in document["workers"]]
+        for each in document["others"]:
+            take(each)
 
     # ---- the end
 

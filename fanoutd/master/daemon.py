@@ -11,54 +11,95 @@ from pathlib import Path
 from fanoutd import __version__, log
 from fanoutd.config import Config, sqlite_path
 from fanoutd.errors import BadConfig, NotPermitted
-from fanoutd.master import forking, lock
+from fanoutd.master import forking, lock, privileges
 from fanoutd.master.children import ENTRIES
 from fanoutd.master.intake import allowed_uids
+from fanoutd.master.launch import Launcher
 from fanoutd.master.listener import Listener
 from fanoutd.master.lock import Lock
-from fanoutd.master.master import Master
+from fanoutd.master.master import Master, Parts
+from fanoutd.master.notify import Notify
 from fanoutd.master.signals import Signals
+from fanoutd.master.takeover import Document, Estate
 from fanoutd.spool import Spool
 
 _log = logging.getLogger(__name__)
 
 
-def run(config: Config, entries: Mapping[str, str] = ENTRIES) -> int:
+def run(
+    config: Config, entries: Mapping[str, str] = ENTRIES, launcher: Launcher | None = None, estate: Estate | None = None
+) -> int:
     """See ``fanoutd.master.serve``. ``entries``: the modules that children run, by role."""
     if sqlite_path(config.store_url) is None:
         raise BadConfig(f"{config.path}: [store] url: this version keeps its store in SQLite only; leave url out")
-    _open_standard_streams()
-    uids = allowed_uids(config.daemon)
-    node = os.uname().nodename
+    if estate is not None and estate.rehearsal:
+        return 0  # everything is imported, and what we shall be given was understood
     with ExitStack() as held:
         signals = Signals()  # first: a stop that comes early must undo what follows
         held.callback(signals.close)
-        for folder, mode in _folders(config):
-            _make(folder, mode)
-        locks = [held.enter_context(_locked(path)) for path in lock.files(config.daemon)]
-        log.set_up(config.daemon.log_file, config.daemon.log_format, config.secrets())
-        spool = _spool(config)
+        left = estate.document if estate else None
+        parts = _take_over(config, signals, left, held) if left else _begin(config, signals, held)
+        notify = Notify(launcher=launcher)
+        held.callback(notify.close)
         forking.warm_up()
-        listener = Listener(config.daemon.socket, config.daemon.socket_mode)
-        held.callback(listener.close)
-        master = Master(config, node, entries, uids, locks, signals, listener, spool)
+        master = Master(config, os.uname().nodename, entries, parts, notify)
         held.callback(master.close)
-        for each in locks:
-            each.write_pid()
-        _log.info("fanoutd %s started node=%s socket=%s", __version__, node, config.daemon.socket)
+        if left:
+            master.inherit(left)
+            _log.info("fanoutd %s took over", __version__, extra=log.facts(generation=left["crew"]["generation"]))
+        else:
+            for each in parts.locks:
+                each.write_pid()
+            _log.info("fanoutd %s started socket=%s", __version__, parts.listener.path)
         code = master.run()
     _log.info("stopped exit code %d", code)
     return code
 
 
+def _begin(config: Config, signals: Signals, held: ExitStack) -> Parts:
+    _open_standard_streams()
+    privileges.limit_process()
+    folders = _folders(config)
+    warning = privileges.drop(config, folders)
+    allowed_uids(config.daemon)
+    gid = privileges.socket_gid(config)
+    for folder, mode in folders:
+        _make(folder, mode)
+    locks = [held.enter_context(_locked(path)) for path in lock.files(config.daemon)]
+    _set_up_log(config)
+    if warning:
+        _log.warning("%s", warning)
+    spool = _spool(config)
+    listener = Listener.activated() or Listener.bound(config.daemon.socket, config.daemon.socket_mode, gid)
+    held.callback(listener.close)
+    if listener.path != config.daemon.socket:
+        _log.warning("listens on %s, as systemd says, not on %s", listener.path, config.daemon.socket)
+    return Parts(locks, signals, listener, spool)
+
+
+def _take_over(config: Config, signals: Signals, left: Document, held: ExitStack) -> Parts:
+    """What the program before us had open, it has open still."""
+    held_by_us = zip(lock.files(config.daemon), left["locks"], strict=True)
+    locks = [held.enter_context(_locked(path, each["fd"])) for path, each in held_by_us]
+    _set_up_log(config)
+    listener = Listener.inherited(left["listener"])
+    held.callback(listener.close)
+    return Parts(locks, signals, listener, Spool(config.daemon.state_dir / "spool"), left["board"]["fd"])
+
+
+def _set_up_log(config: Config) -> None:
+    log.set_up(config.daemon.log_file, config.daemon.log_format, config.secrets())
+
+
 def _folders(config: Config) -> list[tuple[Path, int]]:
     daemon = config.daemon
-    return [(daemon.state_dir, 0o700), (daemon.pidfile.parent, 0o755), (daemon.socket.parent, 0o755)]
+    shared = [daemon.pidfile.parent, daemon.socket.parent, *([daemon.log_file.parent] if daemon.log_file else [])]
+    return [(daemon.state_dir, 0o700), *((folder, 0o755) for folder in shared)]
 
 
 def _make(folder: Path, mode: int) -> None:
     try:
-        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        privileges.make_folder(folder, mode)
     except OSError as e:
         raise NotPermitted(f"{folder}: {e.strerror}; choose a folder that you may write to") from None
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -66,9 +107,9 @@ def _make(folder: Path, mode: int) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[Lock]:
+def _locked(path: Path, fd: int | None = None) -> Iterator[Lock]:
     """Locked while the daemon lives; its file goes with it."""
-    held = Lock(path)
+    held = Lock(path, fd)
     try:
         yield held
     finally:

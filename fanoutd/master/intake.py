@@ -16,6 +16,7 @@ from fanoutd.errors import BadConfig
 from fanoutd.master import rpc
 from fanoutd.master.clients import Client
 from fanoutd.master.listener import Listener
+from fanoutd.master.takeover import Document
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Intake:
         self._clients: dict[int, Client] = {}
         self._resume_at: float | None = None
         self._starved = False
+        self._paused = False
         self._sweep_at = 0.0
         self._listen(True)
 
@@ -81,7 +83,7 @@ class Intake:
 
     def run(self, now: float) -> None:
         """One pass: turns for those who asked something, until its time is over."""
-        if self._resume_at is not None and now >= self._resume_at:
+        if self._resume_at is not None and now >= self._resume_at and not self._paused:
             self._listen(True)
         if now >= self._sweep_at:
             self._sweep_at = now + _SWEEP
@@ -94,6 +96,34 @@ class Intake:
                 break
             self._guarded([client], self._turn)
         self._forget_closed()
+
+    def pause(self, on: bool) -> None:
+        """Accept and read nothing more, or do so again: clients wait in the kernel's queues meanwhile."""
+        self._paused = on
+        if self._listener and self._resume_at is None:
+            if on:
+                self._selector.unregister(self._listener)
+            else:
+                self._selector.register(self._listener, EVENT_READ, self._accept)
+        self._guarded(self._clients.values(), lambda client: client.pause(on))
+
+    @property
+    def settled(self) -> bool:
+        """Everybody has been answered what was read from him."""
+        return all(client.settled for client in self._clients.values())
+
+    def clients(self) -> list[Client]:
+        """Who is connected."""
+        return [client for client in self._clients.values() if not client.closed]
+
+    def inherit(self, document: Document) -> Client:
+        """Take over a client from the program before us. Raises OSError."""
+        sock = socket.socket(fileno=document["fd"])
+        sock.set_inheritable(False)
+        client = Client(sock, self._max_request, self._selector, partial(self._ready, sock.fileno()))
+        self._clients[client.fileno()] = client
+        client.inherit(document)
+        return client
 
     def stop_accepting(self) -> None:
         """The socket's name goes away; who is connected stays, and who waits to be is let in first."""

@@ -30,11 +30,14 @@ def files(daemon: Daemon) -> tuple[Path, Path]:
 class Lock:
     """One locked file, held until closed."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises NotNow when another daemon holds it, NotPermitted when it cannot be opened."""
+    def __init__(self, path: Path, fd: int | None = None) -> None:
+        """``fd``: the descriptor by which the program before us holds it already.
+
+        Raises NotNow when another daemon holds it, NotPermitted when it cannot be opened.
+        """
         self.path = path
         try:
-            self._fd = _locked(path)
+            self._fd = _locked(path) if fd is None else fd
         except BlockingIOError:
             raise NotNow(f"{_holder_in_words(path)} holds {path}; `fanoutd stop` ends it") from None
         except OSError as e:

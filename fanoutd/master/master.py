@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
@@ -25,11 +26,15 @@ from fanoutd.master.fixed import changed
 from fanoutd.master.intake import Intake, admin_uids, allowed_uids
 from fanoutd.master.listener import Listener
 from fanoutd.master.lock import Lock
+from fanoutd.master.notify import Notify
 from fanoutd.master.post import Post
-from fanoutd.master.reload import Reload, Stage, Told
+from fanoutd.master.reload import Reload, Told
+from fanoutd.master.reload import Stage as ReloadStage
 from fanoutd.master.service import Admin, Service
 from fanoutd.master.signals import Signals
 from fanoutd.master.slots import Slot, State
+from fanoutd.master.takeover import Document, to_text
+from fanoutd.master.upgrade import Upgrade
 from fanoutd.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -50,35 +55,48 @@ class Phase(Enum):
     QUITTING = "quitting"
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What there must be before a master can be. ``board`` is the descriptor of one that is there already."""
+
+    locks: list[Lock]
+    signals: Signals
+    listener: Listener
+    spool: Spool
+    board: int | None = None
+
+
 class Master:
-    """Made when lock, signals, listener and spool are there; ``run`` lives until it is told to end."""
+    """``run`` lives until it is told to end, or until another program takes over."""
 
     def __init__(
-        self, config: Config, node: str, entries: Mapping[str, str], uids: frozenset[int], locks: list[Lock],
-        signals_: Signals, listener: Listener, spool: Spool,
+        self, config: Config, node: str, entries: Mapping[str, str], parts: Parts, notify: Notify
     ) -> None:
         self._node = node
-        self._locks = locks
-        self._signals = signals_
-        self._spool_gauge = status.SpoolGauge(spool)
+        self._parts = parts
+        self._signals = parts.signals
+        self._notify = notify
+        self._spool_gauge = status.SpoolGauge(parts.spool)
         self._started_ms = times.wall_ms()
         self._phase = Phase.RUNNING
         self._kill_at = self._give_up_at = float("inf")
         self._failure: str | None = None
         self._gauge = status.Gauge()
         self._selector = DefaultSelector()
-        self._selector.register(signals_, EVENT_READ, lambda _events: None)
+        self._selector.register(self._signals, EVENT_READ, lambda _events: None)
         now = time.monotonic()
         self._expected = now
         self._first = FirstGeneration(now)
         self._clock = Clock(intervals_of(config.schedule), now)
         self._asks = Asks(self._tell_dispatcher)
-        self._children = Children(node, entries, self._selector, self._descriptors, self._hear)
+        self._children = Children(node, entries, self._selector, self._descriptors, self._hear, parts.board)
         self._crew = Crew(config, self._children, self._asks.again)
-        self._reload = Reload(self._crew, self._load, self._apply, lambda _began, _error: None)
+        self._reload = Reload(self._crew, self._load, self._apply, self._tell_of_reload)
+        self._upgrade = Upgrade(self._signals, self.bequeath, self._settled, self._pause, self._children.expect)
         admin = Admin(admin_uids(config.daemon), self._begin_reload, self._scale)
-        self._service = Service(config, spool, self._asks, self._tell_dispatcher, self._status, admin)
-        self._intake = Intake(config.daemon, uids, listener, self._selector, self._service.work)
+        self._service = Service(config, parts.spool, self._asks, self._tell_dispatcher, self._status, admin)
+        uids = allowed_uids(config.daemon)
+        self._intake = Intake(config.daemon, uids, parts.listener, self._selector, self._service.work)
         self._post = Post(self._crew, self._children, self._asks, self._clock)
 
     @property
@@ -115,10 +133,14 @@ class Master:
         """Seconds until something is due that no descriptor tells of."""
         due = [
             now + _SLEEP, self._clock.deadline(), self._intake.deadline(now), *self._asks.deadlines(),
-            *self._service.watches.deadlines(), *self._children.deadlines(), self._give_up_at,
+            *self._children.deadlines(), self._give_up_at, self._notify.deadline(),
         ]
-        if self._phase is Phase.RUNNING:
-            due += [self._crew.next_pass(now), self._reload.deadline()]
+        if self._upgrade.settling:
+            due.append(self._upgrade.deadline())
+        else:
+            due += self._service.watches.deadlines()
+            if self._phase is Phase.RUNNING:
+                due += [self._crew.next_pass(now), self._reload.deadline(), self._upgrade.deadline()]
         self._expected = max(now, min(due))
         return self._expected - now
 
@@ -148,6 +170,8 @@ class Master:
             self._scale(max(1, self._crew.count + more))
         if came[signal.SIGHUP]:
             self._reload.want()
+        if came[signal.SIGUSR2]:
+            self._upgrade.want()
         if came[signal.SIGUSR1]:
             log.reopen()
             self._children.tell_all({"t": "logs"})
@@ -167,7 +191,10 @@ class Master:
                 self._tell_dispatcher({"t": "dead", "slot": end.slot.number, "pid": end.pid})
 
     def _tick(self, now: float) -> None:
+        self._notify.watchdog(now)
         self._asks.expire(now)
+        if self._upgrade.settling:
+            return
         self._service.watches.due(now)
         self._clock.poll(now)
         if self._phase is Phase.RUNNING and self._crew.dispatcher.ready:
@@ -177,8 +204,10 @@ class Master:
 
     def _reconcile(self, now: float) -> None:
         if self._phase is Phase.RUNNING:
-            self._reload.work(now)
-            self._crew.work(now)
+            self._upgrade.work(now, free=self._reload.stage is not ReloadStage.WORKING)
+            if not self._upgrade.settling:
+                self._reload.work(now)
+                self._crew.work(now)
             hopeless = self._first.hopeless(now)
             if hopeless:
                 self._failure = hopeless
@@ -187,6 +216,45 @@ class Master:
         elif self._phase is Phase.STOPPING and not any(slot.role == "worker" for slot in self._children.alive):
             self._crew.stop_dispatcher(self._kill_at)
         self._children.enforce(now, self._config.workers.hang_timeout)
+
+    # ---- another program in our place
+
+    def _pause(self, on: bool) -> None:
+        self._intake.pause(on)
+
+    def _settled(self) -> bool:
+        """Nobody waits for anything that we could not hand over."""
+        return self._intake.settled and not len(self._asks) and self._clock.idle and self._crew.settled
+
+    def bequeath(self) -> Document:
+        """Everything that the next program must know, with the descriptors that stay open for it."""
+        clients = [
+            {**client.bequeath(), "watches": self._service.watches.of(client)}
+            for client in self._intake.clients() if not (client.asks or client.batch)
+        ]
+        return {
+            "config_path": str(self._config.path), "config_text": to_text(self._config.text),
+            "started_ms": self._started_ms, "begun": self._first.ready,
+            "locks": [{"fd": lock.fileno()} for lock in self._parts.locks],
+            "listener": self._parts.listener.bequeath(), "board": {"fd": self._children.board.fileno()},
+            "crew": self._crew.bequeath(), "clients": clients, "clock": self._clock.bequeath(),
+            "reload": self._reload.bequeath(), "upgrade": self._upgrade.view(),
+        }
+
+    def inherit(self, left: Document) -> None:
+        """Go on where the program before us left off."""
+        self._started_ms = left["started_ms"]
+        self._first.ready = left["begun"]
+        self._crew.inherit(left["crew"])
+        self._clock.inherit(left["clock"])
+        self._reload.inherit(left["reload"], self._crew.current.number)
+        self._upgrade.taken_over(left["upgrade"])
+        for each in left["clients"]:
+            client = self._intake.inherit(each)
+            for campaign in each["watches"]:
+                client.watches += 1
+                self._service.watches.add(campaign, client, time.monotonic())
+        self._signals.put_back(left["signals"])
 
     # ---- orders
 
@@ -223,6 +291,13 @@ class Master:
         self._intake.adopt(config.daemon, allowed_uids(config.daemon))
         self._service.adopt(config, admin_uids(config.daemon))
 
+    def _tell_of_reload(self, began: bool, error: str | None) -> None:
+        if began:
+            self._notify.reloading()
+        else:
+            serves = f"generation {self._crew.current.number} serves"
+            self._notify.ready(f"not reloaded: {error}; {serves}" if error else serves)
+
     # ---- ending
 
     def _want(self, phase: Phase, why: set[int] | frozenset[int]) -> None:
@@ -234,7 +309,9 @@ class Master:
         _log.info("%s%s", phase.value, f" on {words}" if words else "")
         self._phase = phase
         self._service.stopping = True
+        self._notify.stopping()
         self._reload.abandon("the daemon is stopping")
+        self._upgrade.abandon()
         self._intake.stop_accepting()
         if phase is Phase.STOPPING:
             patience = self._config.workers.graceful_timeout
@@ -258,8 +335,9 @@ class Master:
 
     def _hear(self, slot: Slot, message: dict[str, Any]) -> None:
         self._post.hear(slot, message)
-        if slot.role == "worker" and message["t"] == "ready":
+        if slot.role == "worker" and message["t"] == "ready" and not self._first.ready:
             self._first.got_ready()
+            self._notify.ready(f"generation {self._crew.current.number} serves")
 
     def _tell_dispatcher(self, message: dict[str, Any]) -> bool:
         """To the one that is at work: another one asks for itself what there is to do."""
@@ -269,19 +347,21 @@ class Master:
 
     def _descriptors(self) -> list[int]:
         """What a forked child closes, besides the other children's sockets."""
-        locks = [lock.fileno() for lock in self._locks]
-        return [*locks, *self._signals.descriptors(), *self._intake.descriptors(), self._selector.fileno()]
+        locks = [lock.fileno() for lock in self._parts.locks]
+        ears = [*self._signals.descriptors(), *self._intake.descriptors(), self._selector.fileno()]
+        return [*locks, *ears, *self._notify.descriptors()]
 
     def _status(self, theirs: dict[str, Any] | None) -> dict[str, Any]:
         theirs = theirs or status.without_dispatcher(self._config.store_url)
         state = status.daemon_state(
             stopping=self._phase is not Phase.RUNNING, begun=self._first.ready,
-            well=theirs["store"]["ok"] and not self._crew.troubled() and self._reload.stage is not Stage.REFUSED,
+            well=theirs["store"]["ok"] and not self._crew.troubled()
+            and self._reload.error is None and self._upgrade.error is None,
         )
         own = {
             "version": __version__, "node": self._node, "pid": os.getpid(),
             "started_at": times.iso(self._started_ms), "generation": self._crew.current.number, "state": state,
-            "reload": self._reload.view(),
+            "reload": self._reload.view(), "upgrade": self._upgrade.view(),
         }
         rows = self._gauge.rows(self._crew.slots, self._children.board)
         return status.compose(own, theirs, self._spool_gauge.read(), self._clock.jobs(), rows)

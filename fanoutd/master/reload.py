@@ -63,6 +63,15 @@ class Reload:
         """For the status: how many were asked for, how the last one stands, and why it was refused."""
         return {"count": self.count, "stage": self.stage.value, "error": self.error}
 
+    def bequeath(self) -> dict[str, Any]:
+        """For the program that takes over."""
+        return {**self.view(), "number": self._number}
+
+    def inherit(self, view: dict[str, Any], number: int) -> None:
+        """As the program before us left it; ``number`` is the generation in force."""
+        self.count, self.stage, self.error = view["count"], Stage(view["stage"]), view["error"]
+        self._number = max(number, view["number"])
+
     def want(self, told: Told | None = None) -> None:
         """Begin at the next pass; one that is under way begins anew."""
         self._wanted = True

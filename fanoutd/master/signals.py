@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections import Counter
+from collections.abc import Iterable
 
 STOP = frozenset({signal.SIGTERM})
 QUIT = frozenset({signal.SIGINT, signal.SIGQUIT})
@@ -28,6 +29,8 @@ class Signals:
         signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         for number in MANAGED:
             signal.signal(number, _nothing)
+        # Held back while this program was loaded, or while it replaced another: they come now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MANAGED)
 
     def fileno(self) -> int:
         """Readable when a signal has come."""
@@ -43,6 +46,12 @@ class Signals:
             return Counter(number for number in self._read.recv(4096) if number in MANAGED)
         except BlockingIOError:
             return Counter()
+
+    def put_back(self, numbers: Iterable[int]) -> None:
+        """They came, and are to be taken again."""
+        data = bytes(numbers)
+        if data:
+            self._write.send(data)
 
     def close(self) -> None:
         """From here on they do nothing: one that comes late must not change the exit status."""

@@ -81,6 +81,12 @@ class Watches:
         if not watched.watchers:
             del self._watched[id]
 
+    def of(self, viewer: Viewer) -> list[dict[str, Any]]:
+        """The campaigns that it watches, as it last saw them."""
+        return [
+            each.last for watched in self._watched.values() for each in watched.watchers if each.viewer is viewer
+        ]
+
     def deadlines(self) -> Iterable[float]:
         """When the next look is due."""
         return (each.next_look for each in self._watched.values() if not each.looking)

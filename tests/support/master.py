@@ -240,12 +240,15 @@ def alive(pid: int) -> bool:
 
 
 def main() -> None:
+    from fanoutd.master import takeover
     from fanoutd.master.daemon import run
 
     if os.environ["FAKE_STRAY"] and not os.fork():
         os._exit(0)  # left unreaped to the master, as by whoever executes it in its place
+    estate = takeover.received(os.environ)
+    text = takeover.to_bytes(estate.document["config_text"]) if estate else None
     try:
-        sys.exit(run(load(Path(sys.argv[1]), {}), FAKES))
+        sys.exit(run(load(Path(sys.argv[1]), {}, text), FAKES, estate=estate))
     except FanoutdError as e:
         print(e, file=sys.stderr)
         sys.exit(e.exit_code)

@@ -1,0 +1,125 @@
+"""From root to the daemon's own user, for good, before anything of the daemon's is opened.
+
+Root never opens or creates a file in a folder that the user may write: a link put there by the user
+would lead root elsewhere.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import resource
+from collections.abc import Iterable
+from pathlib import Path
+
+from fanoutd.config import Config, load
+from fanoutd.errors import BadConfig, FanoutdError, NotPermitted
+
+#: Descriptors that are asked for, if the hard limit allows it.
+_DESCRIPTORS = 65536
+
+
+def limit_process() -> None:
+    """For any user: files are not for others, no core with secrets in it, as many descriptors as may be."""
+    os.umask(0o027)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def socket_gid(config: Config) -> int | None:
+    """The socket's group. Raises BadConfig for one that does not exist, NotPermitted for one not ours to give."""
+    name = config.daemon.socket_group
+    if name is None:
+        return None
+    try:
+        gid = grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BadConfig(f"[daemon] socket_group: there is no group {name!r} on this machine") from None
+    if os.geteuid() != 0 and gid not in (os.getegid(), *os.getgroups()):
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        raise NotPermitted(f"[daemon] socket_group: user {user} is not in group {name}; add it, or start as root")
+    return gid
+
+
+def drop(config: Config, folders: Iterable[tuple[Path, int]]) -> str | None:
+    """Become ``[daemon] user`` if we are root; returns a warning for the log, or None.
+
+    ``folders`` (path, mode) that are missing are made for the user; those that are there are left as they
+    are. Raises BadConfig for an unknown user or a configuration that the user cannot read again, and
+    NotPermitted for another user than ourselves.
+    """
+    name = config.daemon.user
+    if os.geteuid() != 0:
+        if name is not None and name != pwd.getpwuid(os.geteuid()).pw_name:
+            raise NotPermitted(f"[daemon] user: only root can become {name}; start as root or as {name}")
+        return None
+    if name is None:
+        return "runs as root: name a [daemon] user to give that up"
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise BadConfig(f"[daemon] user: there is no user {name!r} on this machine") from None
+    for folder, mode in folders:
+        _make_for(folder, mode, user)
+    _become(user, socket_gid(config))
+    _refuse_unreadable(config, name)
+    return None
+
+
+def make_folder(folder: Path, mode: int) -> bool:
+    """Make what is missing of the path, the folder itself with exactly this mode; whether it was missing.
+
+    Raises OSError.
+    """
+    if folder.exists():
+        return False
+    for parent in reversed(folder.parents):
+        if not parent.exists():
+            parent.mkdir()
+            parent.chmod(0o755)
+    folder.mkdir(mode=0o700)
+    folder.chmod(mode)  # a mode given to mkdir is cut by the umask
+    return True
+
+
+def _make_for(folder: Path, mode: int, user: pwd.struct_passwd) -> None:
+    """The same, for the user; what is there already stays whose it is."""
+    try:
+        if make_folder(folder, mode):
+            os.chown(folder, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    except OSError as e:
+        raise NotPermitted(f"{folder}: {e.strerror}; make it, and give it to {user.pw_name}") from None
+
+
+def _become(user: pwd.struct_passwd, extra_gid: int | None) -> None:
+    """The order matters: groups while we may, the user last (setuid(2) gives up all three ids)."""
+    os.initgroups(user.pw_name, user.pw_gid)
+    if extra_gid is not None:  # so that the socket can be given to it
+        os.setgroups(sorted({*os.getgroups(), extra_gid}))
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    if os.getresuid() != (user.pw_uid,) * 3 or os.getresgid() != (user.pw_gid,) * 3 or _root_again(user):
+        raise FanoutdError(f"[daemon] user: root was not given up for {user.pw_name}; nothing is started")
+
+
+def _root_again(user: pwd.struct_passwd) -> bool:
+    """Whether there is a way back."""
+    if user.pw_uid == 0:
+        return False  # `user = "root"`: that is what was asked for
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return 0 in os.getgroups()
+    return True
+
+
+def _refuse_unreadable(config: Config, name: str) -> None:
+    """A reload reads it again, as the user."""
+    try:
+        load(config.path)
+    except BadConfig as e:
+        raise BadConfig(f"user {name} must be able to read it again for a reload: {e}") from None
