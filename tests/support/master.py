@@ -22,7 +22,7 @@ from fanoutd.errors import FanoutdError
 
 T = TypeVar("T")
 
-FAKES = {"worker": "support.fake_worker", "dispatcher": "support.fake_dispatcher"}
+FAKES = {"worker": "worker_code", "dispatcher": "support.fake_dispatcher"}
 
 CONFIG = """
 [daemon]
@@ -33,8 +33,9 @@ log_file = "{folder}/f.log"
 max_request = "64KiB"
 {daemon}
 [workers]
-count = 2
+count = {count}
 graceful_timeout = "{graceful}"
+hang_timeout = "{hang}"
 [account.main]
 app_id = "wx1"
 app_secret = "s3cret"
@@ -62,9 +63,17 @@ token_check = "200ms"
 """
 
 
-def write_config(folder: Path, daemon: str = "", graceful: str = "5s") -> Path:
+#: A worker's code in a file of its own, to be changed while the daemon runs.
+CODE = """from support import fake_worker
+def run(child):
+    return fake_worker.run(child, campaign="{value}")
+{more}
+"""
+
+
+def write_config(folder: Path, daemon: str = "", graceful: str = "5s", hang: str = "60s", count: str = "2") -> Path:
     file = folder / "fanoutd.toml"
-    file.write_text(CONFIG.format(folder=folder, daemon=daemon, graceful=graceful))
+    file.write_text(CONFIG.format(folder=folder, daemon=daemon, graceful=graceful, hang=hang, count=count))
     file.chmod(0o600)
     return file
 
@@ -124,21 +133,27 @@ class MasterProcess:
         self.folder = folder
         self.socket = folder / "f.sock"
         self.config_file = write_config(folder, **config)
+        self.write_code("c-1")
         self._environment = {
-            **os.environ, "FAKE_WORKER": worker, "FAKE_STRAY": stray, "PYTHONPATH": str(Path(__file__).parent.parent),
+            **os.environ, "FAKE_WORKER": worker, "FAKE_STRAY": stray, "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": f"{folder}:{Path(__file__).parent.parent}",
         }
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "support.master", str(self.config_file)], env=self._environment,
-            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=self.folder,
         )
 
     def restart(self) -> None:
         self.process.wait(10)
         self._drain()
         self.process = self.start()
+
+    def write_code(self, value: str, more: str = "") -> None:
+        """What workers of the next generation run, and show on the board."""
+        (self.folder / "worker_code.py").write_text(CODE.format(value=value, more=more))
 
     def __enter__(self) -> MasterProcess:
         return self
@@ -195,6 +210,28 @@ class MasterProcess:
         rows = self.status()["workers"]
         workers = sum(row["role"] == "worker" for row in rows)
         return {row["state"] for row in rows} == {"idle"} and workers == self.config.workers.count
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Rows of the status, those that live."""
+        return [row for row in self.status()["workers"] if row["role"] == "worker" and row["pid"]]
+
+    def mold(self) -> int:
+        """The pid of the one in force."""
+        rows = [row for row in self.status()["workers"] if row["role"] == "mold" and row["state"] == "idle"]
+        return int(rows[-1]["pid"])
+
+    def signal(self, *numbers: int) -> None:
+        for number in numbers:
+            self.process.send_signal(number)
+
+    def reloaded(self, count: int = 1) -> Any:
+        """The status when so many reloads have come to their end."""
+        def settled() -> Any:
+            status = self.status()
+            done = status["reload"]["count"] >= count and status["reload"]["stage"] in ("done", "refused")
+            return status if done else None
+
+        return until(settled, f"reload {count} settled", 20)
 
     def pid_of(self, slot: int) -> int:
         pid: int = self.status()["workers"][slot]["pid"]
