@@ -114,6 +114,7 @@ class Master:
             self._intake.run(time.monotonic())
             self._reap()
             now = time.monotonic()
+            self._forgive(now)
             self._tick(now)
             self._reconcile(now)
         if self._failure is not None:
@@ -152,6 +153,7 @@ class Master:
             self._children.forgive(late)
             self._kill_at += late
             self._give_up_at += late
+        self._expected = now  # a stop in the middle of a pass is noticed at its end
 
     def _heed(self, came: Counter[int]) -> None:
         """Signals only change what is wanted; of those that come together a stop wins."""
