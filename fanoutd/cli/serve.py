@@ -36,15 +36,11 @@ def serve(settings: Settings, daemonize: bool) -> None:
 
 def _in_background(config: Config) -> int:
     """In the daemon; the process that was called ends in ``launch.daemonize``."""
-    from dataclasses import replace
-
     from fanoutd import master
     from fanoutd.master import launch
 
     if config.daemon.log_file is None:
-        log_file = config.daemon.state_dir / "fanoutd.log"
-        say(f"the log goes to {log_file}")
-        config = replace(config, daemon=replace(config.daemon, log_file=log_file))
+        say(f"the log goes to {launch.default_log_file(config.daemon)}")
     launcher = launch.daemonize()
     try:
         code = master.serve(config, launcher)
@@ -54,7 +50,7 @@ def _in_background(config: Config) -> int:
     except Exception as e:
         launcher.fail(FanoutdError.exit_code, f"{type(e).__name__}: {e}")
         raise
-    launcher.fail(code, "the daemon was stopped before a worker was ready")
+    launcher.fail(code or FanoutdError.exit_code, "the daemon was stopped before a worker was ready")
     return code
 
 

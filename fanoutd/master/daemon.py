@@ -11,7 +11,7 @@ from pathlib import Path
 from fanoutd import __version__, log
 from fanoutd.config import Config, sqlite_path
 from fanoutd.errors import BadConfig, NotPermitted
-from fanoutd.master import forking, lock, privileges
+from fanoutd.master import forking, launch, lock, privileges
 from fanoutd.master.children import ENTRIES
 from fanoutd.master.intake import allowed_uids
 from fanoutd.master.launch import Launcher
@@ -57,7 +57,7 @@ def run(
 
 
 def _begin(config: Config, signals: Signals, held: ExitStack) -> Parts:
-    _open_standard_streams()
+    launch.open_standard_streams()
     privileges.limit_process()
     folders = _folders(config)
     warning = privileges.drop(config, folders)
@@ -88,7 +88,7 @@ def _take_over(config: Config, signals: Signals, left: Document, held: ExitStack
 
 
 def _set_up_log(config: Config) -> None:
-    log.set_up(config.daemon.log_file, config.daemon.log_format, config.secrets())
+    log.set_up(launch.log_file(config.daemon), config.daemon.log_format, config.secrets())
 
 
 def _folders(config: Config) -> list[tuple[Path, int]]:
@@ -123,12 +123,3 @@ def _spool(config: Config) -> Spool:
     except OSError as e:
         raise NotPermitted(f"{spool.path}: {e.strerror}; its files must be the daemon's own") from None
     return spool
-
-
-def _open_standard_streams() -> None:
-    """A descriptor of ours must never get the number of a closed stdin, stdout or stderr."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one

@@ -6,12 +6,17 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
+from fanoutd.config import Daemon
 from fanoutd.errors import FanoutdError
 
 #: Bytes of the one message in the pipe: less than a pipe takes at once.
 _MOST = 4096
+
+#: The pid of the daemon that went into the background: a program that takes its place has the same one.
+_BACKGROUND = "FANOUTD_BACKGROUND"
 
 
 class Launcher:
@@ -29,7 +34,7 @@ class Launcher:
         self._tell(0, "")
 
     def fail(self, code: int, why: str) -> None:
-        """The daemon ends, for this reason, with this exit code."""
+        """The daemon ends, for this reason, with this exit code. After ``succeed`` nobody listens any more."""
         self._tell(code, why)
 
     def _tell(self, code: int, why: str) -> None:
@@ -42,33 +47,87 @@ class Launcher:
             os.close(fd)
 
 
+def log_file(daemon: Daemon) -> Path | None:
+    """Where the log goes: ``log_file``; without one to stderr (None), which nobody sees in the background."""
+    if daemon.log_file is None and os.environ.get(_BACKGROUND) == str(os.getpid()):
+        return default_log_file(daemon)
+    return daemon.log_file
+
+
+def default_log_file(daemon: Daemon) -> Path:
+    """The log of a daemon in the background whose configuration names none."""
+    return daemon.state_dir / "fanoutd.log"
+
+
+def open_standard_streams() -> None:
+    """A descriptor of ours must never get the number of a closed stdin, stdout or stderr."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+
+
 def daemonize() -> Launcher:
     """Fork into the background: returns in the daemon only; the process that was called waits, and exits.
 
     It exits 0 when the daemon says that a worker is ready, else with the daemon's own exit code and
     reason. The working directory stays: a program started as `python -m fanoutd` must be able to find
-    itself again when it is to replace itself.
+    itself again when it is to replace itself. Raises FanoutdError when nothing can be forked.
     """
-    read, write = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if os.fork():
+    open_standard_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed when the interpreter began
+            stream.flush()
+    try:
+        read, write = os.pipe()
+        child = os.fork()
+    except OSError as e:
+        raise FanoutdError(_in_words(e)) from None
+    if child:
         os.close(write)
         _wait(read)
     os.close(read)
+    launcher = Launcher(write)
+    _leave_session(launcher)
+    os.environ[_BACKGROUND] = str(os.getpid())
+    _let_go_of_the_caller()
+    return launcher
+
+
+def _leave_session(launcher: Launcher) -> None:
+    """Into a session of our own, and out of its leader's place: that one could be given a terminal again."""
     os.setsid()
-    if os.fork():  # a session's leader could be given a terminal again
-        os._exit(0)
-    _let_go_of_terminal()
-    return Launcher(write)
+    try:
+        if not os.fork():
+            return
+    except OSError as e:
+        launcher.fail(FanoutdError.exit_code, _in_words(e))
+    os._exit(0)
 
 
-def _let_go_of_terminal() -> None:
-    """Now, not when all is well: the children would keep what they inherit, and a pipe's reader waits for all."""
+def _in_words(error: OSError) -> str:
+    return f"cannot go into the background: {error.strerror}; try again, or `serve` in the foreground"
+
+
+def _let_go_of_the_caller() -> None:
+    """Of its terminal and of whatever else it gave us: who waits for the end of a pipe, or for a lock, would
+    wait for the daemon's whole life. Now, not when all is well: the children keep what they inherit."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in range(3):
         os.dup2(null, fd)
     os.close(null)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and _was_given(fd):
+            os.close(fd)
+
+
+def _was_given(fd: int) -> bool:
+    """What Python opens is never inheritable (PEP 446): what is, came from whoever started us."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # the listing's own
+        return False
 
 
 def _wait(pipe: int) -> NoReturn:
@@ -77,10 +136,7 @@ def _wait(pipe: int) -> NoReturn:
     data = b""
     while more := os.read(pipe, _MOST):
         data += more
-    if not data:
-        print("fanoutd: the daemon died while it started; its log says more", file=sys.stderr)
-        sys.exit(FanoutdError.exit_code)
-    code, why = json.loads(data)
+    code, why = json.loads(data) if data else (1, "the daemon died while it started; its log says more")
     if why:
         print(f"fanoutd: {why}", file=sys.stderr)
     sys.exit(code)

@@ -16,7 +16,7 @@ from typing import Any
 from fanoutd import __version__, log, times
 from fanoutd.config import Config, load
 from fanoutd.errors import BadConfig, FanoutdError
-from fanoutd.master import signals, status
+from fanoutd.master import launch, signals, status
 from fanoutd.master.asks import Asks
 from fanoutd.master.children import Children, End
 from fanoutd.master.clock import Clock, intervals_of
@@ -286,7 +286,7 @@ class Master:
         for warning in config.warnings:
             _log.warning("%s", warning)
         try:
-            log.change(config.daemon.log_file, config.daemon.log_format, config.secrets())
+            log.change(launch.log_file(config.daemon), config.daemon.log_format, config.secrets())
         except OSError as e:
             _log.error("[daemon] log_file: %s: %s; the log stays where it is", config.daemon.log_file, e.strerror)
         self._clock.change(intervals_of(config.schedule))
