@@ -272,7 +272,7 @@ class BatchWork:
     def add(self, answer: dict[str, Any] | None) -> None:
         """One is done; None for a notification."""
         self._open -= 1
-        if answer is not None:
+        if answer is not None and not self._client.gone:
             self._client.say_part((b"," if self._begun else b"[") + encode(answer).rstrip())
             self._begun = True
         if self._values.exhausted and not self._open:

@@ -21,12 +21,14 @@ from fanoutd.master.room import MOST_HELD, Held, descriptor_limit, most_clients
 
 _log = logging.getLogger(__name__)
 
-_ACCEPTS = 64  # a pass
+_ACCEPTS = 256  # a pass
 #: Seconds of a pass that go to clients, and of a turn that go to one of them.
-_PASS, _TURN = 0.02, 0.005
+_PASS, _TURN = 0.01, 0.005
 #: Seconds to wait when there is no room for another client.
 _PAUSE = 0.25
 _SWEEP = 1.0
+#: What a process took of our time counts half a second later, and below so many seconds not at all.
+_FORGOTTEN = 0.001
 #: Strangers who have been told so and may still read it.
 _LINGERING = 64
 #: Children there may be as long as nobody says how many: the default configuration has five.
@@ -62,6 +64,7 @@ class Intake:
         self._clients: set[Client] = set()
         self._busy: set[Client] = set()
         self._strangers: deque[Client] = deque()
+        self._spent: dict[int, float] = {}
         self._held = Held()
         self._resume_at: float | None = None
         self._sweep_at = 0.0
@@ -90,9 +93,8 @@ class Intake:
             self._sweep_at = now + _SWEEP
             self._sweep()
         if self._held.total > self._most_held():
-            self._relieve(now)
-        # Who took least of our time since he last had nothing to ask comes first: a flood waits for itself.
-        waiting = sorted((client for client in self._busy if client.workable), key=lambda client: client.cost)
+            self._relieve()
+        waiting = sorted((client for client in self._busy if client.workable), key=self._rank)
         end = time.monotonic() + _PASS
         for client in waiting:
             if time.monotonic() >= end:
@@ -156,6 +158,8 @@ class Intake:
         self._clients.add(client)
         if client.uid not in self._uids:
             self._turn_away(client)
+        else:  # most have written already: they need not wait for another pass
+            self._stirs(client, EVENT_READ)
 
     def _turn_away(self, client: Client) -> None:
         self._forbidden.warning("uid %d (pid %d) may not use the socket; see allow_users", client.uid, client.pid)
@@ -175,6 +179,7 @@ class Intake:
         return max(MOST_HELD, 4 * self._max_request)
 
     def _sweep(self) -> None:
+        self._spent = {pid: spent / 2 for pid, spent in self._spent.items() if spent > _FORGOTTEN}
         self._guarded(self._clients, Client.look_for_hangup)
         droppable = self._droppable(time.monotonic())
         while len(self._clients) > self._most() and self._drop_one(droppable):
@@ -195,13 +200,13 @@ class Intake:
         self._drop(client, "this connection was idle and makes room for another; connect again")
         return True
 
-    def _relieve(self, now: float) -> None:
+    def _relieve(self) -> None:
         """Too much is kept for clients: those who keep a good deal and were silent longest lose it."""
         share = self._most_held() // max(1, len(self._clients))
         for client in sorted(self._clients, key=lambda client: client.stirred):
             if self._held.total <= self._most_held():
                 return
-            if client.held > share and not client.asks and client.stirred < now:
+            if client.held > share and not client.asks:
                 self._drop(client, "too much is being written, or left unread, at once; try again")
 
     def _drop(self, client: Client, words: str) -> None:
@@ -220,12 +225,18 @@ class Intake:
         if client.busy:
             self._busy.add(client)
 
+    def _rank(self, client: Client) -> tuple[float, float, float]:
+        """Whose process took least of our time of late comes first, then who took least since he last had
+        nothing to ask, then who has waited longest: a flood waits for itself, over however many connections."""
+        return self._spent.get(client.pid, 0.0), client.cost, client.stirred
+
     def _turn(self, client: Client) -> None:
         """Work for one client for a moment."""
         begun = now = time.monotonic()
         while client.workable and now - begun < _TURN:
             self._work(client)
             now = time.monotonic()
+        self._spent[client.pid] = self._spent.get(client.pid, 0.0) + now - begun
         if client.busy:
             client.cost += now - begun
         else:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 #: Descriptors kept from clients: a fixed part, and so many for each child.
 _RESERVE, _RESERVE_EACH = 64, 8
 
+#: An idle client costs a few KiB of memory.
+_MOST = 10_000
+
 #: Bytes that all clients together may have in buffers, as lines half written or answers unread.
 MOST_HELD = 64 << 20
 
@@ -17,9 +20,9 @@ def most_clients(limit: int, slots: int) -> int:
 
     The rest is for what must not starve: the socketpair of a fork and the sockets of those who live,
     the files of the spool, a look into /proc, the log and the locks. Under a very low limit clients
-    keep a quarter of it.
+    keep a quarter of it; however high it is they are 10,000 at most.
     """
-    return max(limit // 4, limit - _RESERVE - _RESERVE_EACH * slots)
+    return min(_MOST, max(limit // 4, limit - _RESERVE - _RESERVE_EACH * slots))
 
 
 def descriptor_limit() -> int:

@@ -25,6 +25,10 @@ NO_SUCH_CAMPAIGN = -32002
 TOO_LARGE = -32004
 NOT_NOW = -32005
 
+#: Objects and lists on a line, and values in a batch. The longest line, full of the shortest requests,
+#: has half as many; full of brackets it would take a good part of a second of everybody's time.
+MOST_VALUES = 1 << 16
+
 Id = str | int | float | None
 
 
@@ -107,6 +111,8 @@ class Batch:
 
 def parse(line: bytes) -> Request | Bare | Bad | Batch:
     """One line of the socket, without its newline."""
+    if line.count(b"{") + line.count(b"[") > MOST_VALUES:
+        return Bad(RpcError(INVALID_REQUEST, f"a line may have {MOST_VALUES} objects and lists; write several"))
     try:
         text = line.decode("utf-8")
         value = _value(text)
@@ -114,6 +120,8 @@ def parse(line: bytes) -> Request | Bare | Bad | Batch:
         return Bad(RpcError(PARSE_ERROR, "the JSON is nested too deeply"))
     except ValueError as e:
         return Bad(RpcError(PARSE_ERROR, f"not one JSON value in UTF-8 on a line: {e}"))
+    if isinstance(value, list) and len(value) > MOST_VALUES:
+        return Bad(RpcError(INVALID_REQUEST, f"a batch may have {MOST_VALUES} requests; write several"))
     if isinstance(value, list) and value:
         return Batch(Elements(text))
     if isinstance(value, dict) and "jsonrpc" not in value and "method" not in value:
