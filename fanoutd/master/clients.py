@@ -27,7 +27,7 @@ _UNREAD = 1 << 18
 #: Questions that one client may have open; the next ones wait in its own queue.
 _OPEN_ASKS = 16
 #: Seconds without a byte after which half a line, or answers that nobody reads, keep no place.
-_STALLED = 10.0
+_STALLED = 5.0
 
 
 class Client:
