@@ -290,7 +290,7 @@ class Master:
         except OSError as e:
             _log.error("[daemon] log_file: %s: %s; the log stays where it is", config.daemon.log_file, e.strerror)
         self._clock.change(intervals_of(config.schedule))
-        self._intake.adopt(config.daemon, allowed_uids(config.daemon))
+        self._intake.adopt(config.daemon)
         self._service.adopt(config, admin_uids(config.daemon))
 
     def _tell_of_reload(self, began: bool, error: str | None) -> None:
