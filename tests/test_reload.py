@@ -165,6 +165,6 @@ def test_fifty_reloads_leave_the_master_as_it_was(master: MasterProcess) -> None
         master.result("daemon.reload")
     until(lambda: len(master.children()) == 4, "the last ones to leave")
     after = figures()
-    assert (after[0], after[1]) == (before[0], 1)
+    assert after[0] <= before[0] and after[1] == 1, (before, after)
     assert after[2] - before[2] < 1 << 20, f"{before[2]} -> {after[2]} bytes"
     assert master.status()["generation"] == 56
