@@ -59,10 +59,11 @@ def run(
 def _begin(config: Config, signals: Signals, held: ExitStack) -> Parts:
     launch.open_standard_streams()
     privileges.limit_process()
-    folders = _folders(config)
-    warning = privileges.drop(config, folders)
+    given = Listener.activated()
+    folders = _folders(config, given)
+    gid = None if given else privileges.socket_gid(config)
+    warning = privileges.drop(config, folders, gid)
     allowed_uids(config.daemon)
-    gid = privileges.socket_gid(config)
     for folder, mode in folders:
         _make(folder, mode)
     locks = [held.enter_context(_locked(path)) for path in lock.files(config.daemon)]
@@ -70,10 +71,10 @@ def _begin(config: Config, signals: Signals, held: ExitStack) -> Parts:
     if warning:
         _log.warning("%s", warning)
     spool = _spool(config)
-    listener = Listener.activated() or Listener.bound(config.daemon.socket, config.daemon.socket_mode, gid)
+    listener = given or Listener.bound(config.daemon.socket, config.daemon.socket_mode, gid)
     held.callback(listener.close)
     if listener.path != config.daemon.socket:
-        _log.warning("listens on %s, as systemd says, not on %s", listener.path, config.daemon.socket)
+        _log.warning("listens on %s, as systemd says, not on [daemon] socket, %s", listener.path, config.daemon.socket)
     return Parts(locks, signals, listener, spool)
 
 
@@ -91,10 +92,12 @@ def _set_up_log(config: Config) -> None:
     log.set_up(launch.log_file(config.daemon), config.daemon.log_format, config.secrets())
 
 
-def _folders(config: Config) -> list[tuple[Path, int]]:
+def _folders(config: Config, given: Listener | None) -> list[tuple[Path, int]]:
+    """Those that the daemon writes in: not that of a socket that it did not bind."""
     daemon = config.daemon
-    shared = [daemon.pidfile.parent, daemon.socket.parent, *([daemon.log_file.parent] if daemon.log_file else [])]
-    return [(daemon.state_dir, 0o700), *((folder, 0o755) for folder in shared)]
+    log_file = launch.log_file(daemon)
+    shared = [None if given else daemon.socket, daemon.pidfile, log_file]
+    return [(daemon.state_dir, 0o700), *((path.parent, 0o755) for path in shared if path is not None)]
 
 
 def _make(folder: Path, mode: int) -> None:
@@ -103,7 +106,8 @@ def _make(folder: Path, mode: int) -> None:
     except OSError as e:
         raise NotPermitted(f"{folder}: {e.strerror}; choose a folder that you may write to") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise NotPermitted(f"{folder}: may not be written; choose another, or run as its owner")
+        user = privileges.own_name()
+        raise NotPermitted(f"{folder}: user {user} may not write there; choose another folder, or give it to {user}")
 
 
 @contextmanager

@@ -48,6 +48,8 @@ class Lock:
 
     def write_pid(self) -> None:
         """Last of all at start: who reads the pid finds a daemon that listens."""
+        if os.geteuid() == 0:
+            os.fchown(self._fd, 0, -1)  # one that another user's daemon left: its owner tells who may be signalled
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
@@ -89,16 +91,27 @@ def _holder_in_words(path: Path) -> str:
 
 def _pid_in(path: Path) -> int | None:
     try:
-        text = path.read_text("ascii").strip()
+        fd = _open_to_read(path)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, 32).decode("ascii").strip()
     except (OSError, ValueError):
         return None
+    finally:
+        os.close(fd)
     return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
+def _open_to_read(path: Path) -> int:
+    """Without waiting: root must not hang on a pipe that the daemon's user put there. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock. Raises OSError when the file may not be read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _open_to_read(path)
     except FileNotFoundError:
         return False
     try:
@@ -157,10 +170,23 @@ def _opened(path: Path) -> Running | None:
         found = Running(pid, os.pidfd_open(pid))
     except OSError:  # ESRCH; EINVAL of one that is just ending
         return None
-    if is_held(path) and _pid_in(path) == pid:
-        return found
-    found.close()
-    return None
+    if not is_held(path) or _pid_in(path) != pid:
+        found.close()
+        return None
+    if os.geteuid() == 0 and _a_strangers(pid, path):
+        found.close()
+        raise NotPermitted(f"{path} bears the pid {pid} of a process that is not its owner's; it is left alone")
+    return found
+
+
+def _a_strangers(pid: int, path: Path) -> bool:
+    """Whether the process is not the file's owner's: root would signal whatever pid that one writes there."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
+        owner = path.stat().st_uid
+    except OSError:
+        return False  # one of them has just gone; a signal through the pidfd reaches nobody else
+    return owner not in {int(line.split()[1]) for line in lines if line.startswith("Uid:")}
 
 
 def stop_daemon(daemon: Daemon, patience: float) -> None:

@@ -6,6 +6,7 @@ would lead root elsewhere.
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -40,21 +41,20 @@ def socket_gid(config: Config) -> int | None:
     except KeyError:
         raise BadConfig(f"[daemon] socket_group: there is no group {name!r} on this machine") from None
     if os.geteuid() != 0 and gid not in (os.getegid(), *os.getgroups()):
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        raise NotPermitted(f"[daemon] socket_group: user {user} is not in group {name}; add it, or start as root")
+        raise NotPermitted(f"[daemon] socket_group: user {own_name()} is not in group {name}; add it, or start as root")
     return gid
 
 
-def drop(config: Config, folders: Iterable[tuple[Path, int]]) -> str | None:
+def drop(config: Config, folders: Iterable[tuple[Path, int]], gid: int | None) -> str | None:
     """Become ``[daemon] user`` if we are root; returns a warning for the log, or None.
 
     ``folders`` (path, mode) that are missing are made for the user; those that are there are left as they
-    are. Raises BadConfig for an unknown user or a configuration that the user cannot read again, and
-    NotPermitted for another user than ourselves.
+    are. ``gid`` is a group that the user is to have besides his own. Raises BadConfig for an unknown user or a
+    configuration that the user cannot read again, and NotPermitted for another user than ourselves.
     """
     name = config.daemon.user
     if os.geteuid() != 0:
-        if name is not None and name != pwd.getpwuid(os.geteuid()).pw_name:
+        if name is not None and name != own_name():
             raise NotPermitted(f"[daemon] user: only root can become {name}; start as root or as {name}")
         return None
     if name is None:
@@ -65,44 +65,54 @@ def drop(config: Config, folders: Iterable[tuple[Path, int]]) -> str | None:
         raise BadConfig(f"[daemon] user: there is no user {name!r} on this machine") from None
     for folder, mode in folders:
         _make_for(folder, mode, user)
-    _become(user, socket_gid(config))
+    _become(user, gid)
     _refuse_unreadable(config, name)
     return None
 
 
-def make_folder(folder: Path, mode: int) -> bool:
-    """Make what is missing of the path, the folder itself with exactly this mode; whether it was missing.
+def own_name() -> str:
+    """The user that we are, as text even where he has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
 
-    Raises OSError.
+
+def make_folder(folder: Path, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
+    """Make what is missing of the path: parents 0755 and ours, the folder with exactly this mode and owner (uid, gid).
+
+    What is there is left as it is. Raises OSError.
     """
     if folder.exists():
-        return False
-    for parent in reversed(folder.parents):
-        if not parent.exists():
-            parent.mkdir()
-            parent.chmod(0o755)
+        return
+    make_folder(folder.parent, 0o755)
     folder.mkdir(mode=0o700)
-    folder.chmod(mode)  # a mode given to mkdir is cut by the umask
-    return True
+    # By its descriptor: who may write in the parent could have put a link in its place by now.
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "somebody put another folder in its place")
+        os.fchmod(fd, mode)  # a mode given to mkdir is cut by the umask
+        os.fchown(fd, *owner)
+    finally:
+        os.close(fd)
 
 
 def _make_for(folder: Path, mode: int, user: pwd.struct_passwd) -> None:
-    """The same, for the user; what is there already stays whose it is."""
     try:
-        if make_folder(folder, mode):
-            os.chown(folder, user.pw_uid, user.pw_gid, follow_symlinks=False)
+        make_folder(folder, mode, (user.pw_uid, user.pw_gid))
     except OSError as e:
         raise NotPermitted(f"{folder}: {e.strerror}; make it, and give it to {user.pw_name}") from None
 
 
 def _become(user: pwd.struct_passwd, extra_gid: int | None) -> None:
     """The order matters: groups while we may, the user last (setuid(2) gives up all three ids)."""
-    os.initgroups(user.pw_name, user.pw_gid)
-    if extra_gid is not None:  # so that the socket can be given to it
-        os.setgroups(sorted({*os.getgroups(), extra_gid}))
+    groups = {*os.getgrouplist(user.pw_name, user.pw_gid), *(() if extra_gid is None else (extra_gid,))}
+    os.setgroups(sorted(groups))
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-    if os.getresuid() != (user.pw_uid,) * 3 or os.getresgid() != (user.pw_gid,) * 3 or _root_again(user):
+    became = os.getresuid() == (user.pw_uid,) * 3 and os.getresgid() == (user.pw_gid,) * 3
+    if not became or set(os.getgroups()) != groups or _root_again(user):
         raise FanoutdError(f"[daemon] user: root was not given up for {user.pw_name}; nothing is started")
 
 
@@ -113,7 +123,7 @@ def _root_again(user: pwd.struct_passwd) -> bool:
     try:
         os.setuid(0)
     except PermissionError:
-        return 0 in os.getgroups()
+        return False
     return True
 
 
