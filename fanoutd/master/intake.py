@@ -76,6 +76,7 @@ class Intake:
         self._strangers: deque[Client] = deque()
         self._spent: dict[int, float] = {}
         self._held = Held()
+        self._leaving: Iterator[Client] = iter(())
         self._resume_at: float | None = None
         self._paused = False
         self._sweep_at = 0.0
@@ -173,9 +174,9 @@ class Intake:
 
     def _accept_some(self) -> bool:
         """As many as may come in a pass; whether there may be more."""
-        droppable = self._droppable(time.monotonic())
+        self._leaving = self._droppable()
         for _ in range(_ACCEPTS):
-            if len(self._clients) > self._most() and not self._drop_one(droppable):
+            if len(self._clients) > self._most() and not self._drop_one():
                 self._pause(f"all {len(self._clients)} connections are in use")
                 return False
             try:
@@ -225,20 +226,24 @@ class Intake:
     def _sweep(self) -> None:
         self._spent = {pid: spent / 2 for pid, spent in self._spent.items() if spent > _FORGOTTEN}
         self._guarded(self._clients, Client.look_for_hangup)
-        droppable = self._droppable(time.monotonic())
-        while len(self._clients) > self._most() and self._drop_one(droppable):
+        self._leaving = self._droppable()
+        while len(self._clients) > self._most() and self._drop_one():
             pass
         for limit in (self._full, self._dropped, self._forbidden, self._broken):
             limit.catch_up()
 
-    def _droppable(self, now: float) -> Iterator[Client]:
+    def _droppable(self) -> Iterator[Client]:
         """Those with nothing outstanding, then those who left something by half; the longest silent first."""
+        now = time.monotonic()
         silent = sorted(self._clients, key=lambda client: client.stirred)
         yield from (client for client in silent if not client.closed and client.idle())
         yield from (client for client in silent if not client.closed and client.stalled(now))
 
-    def _drop_one(self, droppable: Iterator[Client]) -> bool:
-        client = next(droppable, None)
+    def _drop_one(self) -> bool:
+        client = next(self._leaving, None)
+        if client is None:  # all who were here when they were put in order have been looked at
+            self._leaving = self._droppable()
+            client = next(self._leaving, None)
         if client is None:
             return False
         self._drop(client, "this connection was idle and makes room for another; connect again")
