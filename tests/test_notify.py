@@ -56,7 +56,7 @@ def test_each_word_is_one_datagram(tmp_path: Path, systemd: Systemd) -> None:
     assert (status, stopping) == (["STATUS=all well"], ["STOPPING=1", "STATUS=stopping"])
 
 
-def test_an_abstract_address_is_one_too(tmp_path: Path) -> None:
+def test_an_abstract_address_is_one_too() -> None:
     name = f"fanoutd-test-{os.getpid()}"
     systemd = Systemd(f"\0{name}")
     Notify({"NOTIFY_SOCKET": f"@{name}"}).stopping()
