@@ -11,6 +11,7 @@ import grp
 import os
 import pwd
 import resource
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def drop(config: Config, folders: Iterable[tuple[Path, int]], gid: int | None) -
         raise BadConfig(f"[daemon] user: there is no user {name!r} on this machine") from None
     for folder, mode in folders:
         _make_for(folder, mode, user)
-    _become(user, gid)
+    become(user, gid)
+    _refuse_unreachable(name)
     _refuse_unreadable(config, name)
     return None
 
@@ -105,8 +107,11 @@ def _make_for(folder: Path, mode: int, user: pwd.struct_passwd) -> None:
         raise NotPermitted(f"{folder}: {e.strerror}; make it, and give it to {user.pw_name}") from None
 
 
-def _become(user: pwd.struct_passwd, extra_gid: int | None) -> None:
-    """The order matters: groups while we may, the user last (setuid(2) gives up all three ids)."""
+def become(user: pwd.struct_passwd, extra_gid: int | None) -> None:
+    """Be this user, with his groups and perhaps one more, for good. Raises FanoutdError if that is not so.
+
+    The order matters: groups while we may, the user last.
+    """
     groups = {*os.getgrouplist(user.pw_name, user.pw_gid), *(() if extra_gid is None else (extra_gid,))}
     os.setgroups(sorted(groups))
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
@@ -125,6 +130,13 @@ def _root_again(user: pwd.struct_passwd) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def _refuse_unreachable(name: str) -> None:
+    """Each generation's code is loaded by the user, and the next program is started by him."""
+    for path, how in ((sys.executable, os.X_OK), (__file__, os.R_OK)):
+        if not os.access(path, how):
+            raise NotPermitted(f"[daemon] user: {name} does not get at {path}; install the program where he does")
 
 
 def _refuse_unreadable(config: Config, name: str) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,16 @@ query = "SELECT openid FROM people"
 
 
 class Program:
-    """One configuration and what runs on it. ``code`` is a folder with another copy of the package."""
+    """One configuration and what runs on it.
 
-    def __init__(self, folder: Path, daemon: str = "", code: Path | None = None) -> None:
+    ``code`` is a folder with another copy of the package, ``prefix`` what stands before each command.
+    """
+
+    def __init__(
+        self, folder: Path, daemon: str = "", code: Path | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
+        self.prefix = list(prefix)
         self.file = folder / "fanoutd.toml"
         self.configure(daemon)
         self.environment = {**os.environ, "PYTHONPATH": str(code)} if code else dict(os.environ)
@@ -56,17 +62,18 @@ class Program:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "fanoutd", "-c", str(self.file)]
+        return [*self.prefix, sys.executable, "-m", "fanoutd", "-c", str(self.file)]
 
     def run(self, *arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
         """To its end, which for ``serve --daemonize`` is that of the waiting parent."""
         how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": self.folder, "env": self.environment, **how}
         return subprocess.run([*self.command, *arguments], text=True, timeout=60, **how)
 
-    def start(self, *arguments: str, **how: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, before: Sequence[str] = (), **how: Any) -> subprocess.Popen[str]:
+        """``before``: what stands before this command alone."""
         streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         how = {**streams, "cwd": self.folder, "env": self.environment, **how}
-        process = subprocess.Popen([*self.command, *(arguments or ("serve",))], text=True, **how)
+        process = subprocess.Popen([*before, *self.command, *(arguments or ("serve",))], text=True, **how)
         self.processes.append(process)
         return process
 
@@ -126,9 +133,11 @@ class Program:
 
 
 @contextlib.contextmanager
-def program(folder: Path, daemon: str = "", code: Path | None = None) -> Iterator[Program]:
+def program(
+    folder: Path, daemon: str = "", code: Path | None = None, prefix: Sequence[str] = ()
+) -> Iterator[Program]:
     """Nothing of it lives afterwards."""
-    made = Program(folder, daemon, code)
+    made = Program(folder, daemon, code, prefix)
     try:
         yield made
     finally:
