@@ -31,8 +31,17 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abused]:
         assert "Traceback" not in process.log()
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abused]:
+    """One whose lines are not counted: that takes as long as its work."""
+    with Abused(tmp_path_factory.mktemp("measured"), counted=False) as process:
+        yield process.ready()
+        assert "Traceback" not in process.log()
+
+
 @pytest.mark.parametrize("name", ABUSES)
-def test_nobody_else_feels(master: Abused, name: str) -> None:
+def test_nobody_else_feels(measured: Abused, name: str) -> None:
+    master = measured
     descriptors, rss, log, cpu = master.descriptors(), master.rss(), len(master.log()), master.cpu()
     with abusing(name, master.socket):
         steady, fresh = pings(master, PINGS)
@@ -112,14 +121,15 @@ def test_nothing_comes_between_the_answers_of_a_batch(master: Abused) -> None:
     file.unlink()
 
 
-@pytest.mark.parametrize(("line", "words"), [
-    (b"[" + b"{}," * 70_000 + b"1]", "65536 objects"), (b"[" + b"5," * 70_000 + b"1]", "65536 requests"),
+@pytest.mark.parametrize(("line", "code", "words"), [
+    (b"[" + b"{}," * 70_000 + b"1]", -32700, "65536 objects"),
+    (b"[" + b"5," * 70_000 + b"1]", -32600, "65536 requests"),
 ])
-def test_more_than_can_be_looked_at_at_once_is_refused(master: Abused, line: bytes, words: str) -> None:
+def test_more_than_can_be_looked_at_at_once_is_refused(master: Abused, line: bytes, code: int, words: str) -> None:
     with master.connect() as client:
         client.write(line + b"\n")
         error = client.line()["error"]
-        assert (error["code"], words in error["message"]) == (-32600, True)
+        assert (error["code"], words in error["message"]) == (code, True)
         assert client.ask("daemon.ping")["result"]
 
 
@@ -217,3 +227,13 @@ def test_a_flood_of_strangers_is_told_and_takes_neither_places_nor_the_log() -> 
             assert strangers.stdin
             strangers.stdin.close()
         assert 0 < master.log()[log:].count("may not use the socket") <= 10
+
+
+# ---- the end
+
+
+def test_a_stop_comes_through_a_flood_of_connections(tmp_path: Path) -> None:
+    with Abused(tmp_path, counted=False) as master, abusing("connect and close", master.ready().socket):
+        master.process.terminate()
+        assert master.process.wait(5) == 0
+        assert "Traceback" not in master.log()

@@ -63,9 +63,9 @@ def test_a_disk_that_becomes_read_only_and_writable_again(tmp_path: Path) -> Non
     folder = tmp_path / "state" / "spool"
     with Abused(tmp_path, disk.mounted(folder, "size=1m")) as master:
         pid = master.ready().process.pid
-        disk.remount(pid, folder, "ro")
+        disk.make_writable(pid, folder, False)
         assert "Read-only file system" in refusal(master, key="order")
-        disk.remount(pid, folder, "rw")
+        disk.make_writable(pid, folder, True)
         assert submit(master, key="order")["result"]["duplicate"] is False
         assert kept(disk.seen_by(pid, folder))["tmp"] == set()
 

@@ -22,9 +22,10 @@ from fanoutd.master.takeover import Document
 
 _log = logging.getLogger(__name__)
 
-_ACCEPTS = 256  # a pass
-#: Seconds of a pass that go to clients, and of a turn that go to one of them.
+#: Seconds of a pass that go to those who connect, as many to those who ask, and of a turn that go to one of them.
 _PASS, _TURN = 0.01, 0.005
+#: Passes for those who wait to be let in when the socket's name goes away: there may be no end of them.
+_LAST_PASSES = 10
 #: Seconds to wait when there is no room for another client.
 _PAUSE = 0.25
 _SWEEP = 1.0
@@ -73,6 +74,7 @@ class Intake:
         self._work = work
         self._clients: set[Client] = set()
         self._busy: set[Client] = set()
+        self._newest: Client | None = None
         self._strangers: deque[Client] = deque()
         self._spent: dict[int, float] = {}
         self._held = Held()
@@ -147,8 +149,9 @@ class Intake:
     def stop_accepting(self) -> None:
         """The socket's name goes away; who is connected stays, and who waits to be is let in first."""
         if self._listener:
-            while self._resume_at is None and self._accept_some():
-                pass
+            for _ in range(_LAST_PASSES):
+                if self._resume_at is not None or not self._accept_some():
+                    break
             if self._resume_at is None:
                 self._selector.unregister(self._listener)
             self._resume_at = None
@@ -175,7 +178,8 @@ class Intake:
     def _accept_some(self) -> bool:
         """As many as may come in a pass; whether there may be more."""
         self._leaving = self._droppable()
-        for _ in range(_ACCEPTS):
+        end = time.monotonic() + _PASS
+        while time.monotonic() < end:
             if len(self._clients) > self._most() and not self._drop_one():
                 self._pause(f"all {len(self._clients)} connections are in use")
                 return False
@@ -201,6 +205,7 @@ class Intake:
             sock.close()
             return
         self._clients.add(client)
+        self._newest = client
         if client.uid not in self._uids:
             self._turn_away(client)
         else:  # most have written already: they need not wait for another pass
@@ -233,9 +238,13 @@ class Intake:
             limit.catch_up()
 
     def _droppable(self) -> Iterator[Client]:
-        """Those with nothing outstanding, then those who left something by half; the longest silent first."""
+        """Those with nothing outstanding, then those who left something by half; the longest silent first.
+
+        Not the last who came, until it has had the time to write.
+        """
         now = time.monotonic()
-        silent = sorted(self._clients, key=lambda client: client.stirred)
+        spared = self._newest if self._newest and now - self._newest.stirred < _PAUSE else None
+        silent = sorted(self._clients - {spared}, key=lambda client: client.stirred)
         yield from (client for client in silent if not client.closed and client.idle())
         yield from (client for client in silent if not client.closed and client.stalled(now))
 

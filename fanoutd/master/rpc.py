@@ -113,7 +113,7 @@ class Batch:
 def parse(line: bytes) -> Request | Bare | Bad | Batch:
     """One line of the socket, without its newline."""
     if line.count(b"{") + line.count(b"[") > MOST_VALUES:
-        return Bad(RpcError(INVALID_REQUEST, f"a line may have {MOST_VALUES} objects and lists; write several"))
+        return Bad(RpcError(PARSE_ERROR, f"a line may have {MOST_VALUES} objects and lists; write several"))
     try:
         text = line.decode("utf-8")
         value = _value(text)

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -29,15 +30,18 @@ MAX_REQUEST = 1 << 20
 class Abused(MasterProcess):
     """A master with the usual ``max_request``, started by ``prefix`` (a command that executes its arguments)."""
 
-    def __init__(self, folder: Path, prefix: tuple[str, ...] = (), **config: str) -> None:
+    def __init__(self, folder: Path, prefix: tuple[str, ...] = (), counted: bool = True, **config: str) -> None:
+        """``counted``: coverage counts what it executes, when that is asked for."""
         self._prefix = prefix
+        self._counted = counted
         super().__init__(folder, **config)
 
     def start(self) -> subprocess.Popen[str]:
         text = self.config_file.read_text().replace('max_request = "64KiB"', 'max_request = "1MiB"')
         self.config_file.write_text(text)
+        environment = self._environment if self._counted else uncounted(self._environment)
         return subprocess.Popen(
-            [*self._prefix, sys.executable, "-m", "support.master", str(self.config_file)], env=self._environment,
+            [*self._prefix, sys.executable, "-m", "support.master", str(self.config_file)], env=environment,
             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
 
@@ -54,11 +58,15 @@ class Abused(MasterProcess):
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def uncounted(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what makes coverage count in a process."""
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
+
+
 @contextlib.contextmanager
 def abusing(name: str, path: Path) -> Iterator[None]:
     """While such a client is at it."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    environment.pop("COVERAGE_PROCESS_START", None)
+    environment = uncounted({**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
     command = [sys.executable, "-m", "support.abuse", name, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         try:
@@ -294,7 +302,12 @@ ABUSES: Mapping[str, Callable[[str], None]] = {
 
 def main() -> None:
     name, path = sys.argv[1:]
-    ABUSES[name](path)
+    try:
+        ABUSES[name](path)
+    except OSError:
+        if os.path.exists(path):
+            raise
+        signal.pause()  # the daemon is stopping: nothing is left to do
 
 
 if __name__ == "__main__":

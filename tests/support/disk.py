@@ -40,8 +40,9 @@ def seen_by(pid: int, folder: Path) -> Path:
     return Path(f"/proc/{pid}/root") / folder.relative_to("/")
 
 
-def remount(pid: int, folder: Path, options: str) -> None:
-    """Change the disk's options (mount(8)) beneath that process."""
+def make_writable(pid: int, folder: Path, writable: bool) -> None:
+    """Mount the disk beneath that process again, as one that may be written or may not (mount(8))."""
     user = () if os.geteuid() == 0 else ("-U", "--preserve-credentials")
-    command = ["nsenter", "-t", str(pid), *user, "-m", "mount", "-o", f"remount,{options}", str(folder)]
+    options = f"remount,bind,{'rw' if writable else 'ro'}"
+    command = ["nsenter", "-t", str(pid), *user, "-m", "mount", "-o", options, str(folder)]
     subprocess.run(command, check=True)
