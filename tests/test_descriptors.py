@@ -26,7 +26,7 @@ def test_how_many_clients_there_may_be(limit: int, slots: int, most: int) -> Non
 
 
 #: With eighty descriptors there may be twenty clients; one more is let in when nobody can go for it.
-TIGHT, MOST = ("prlimit", "--nofile=80:"), 20
+TIGHT, MOST = ("prlimit", "--nofile=80:80"), 20
 
 
 @pytest.fixture
