@@ -235,7 +235,7 @@ def test_without_a_daemon_the_commands_say_so(daemon: Make) -> None:
         assert result.returncode == 69 and len(result.stderr.strip().splitlines()) == 1
 
 
-def rates(times: list[float], width: float = 0.5) -> list[float]:
+def rates(times: list[float], width: float = 1.0) -> list[float]:
     """Messages a second, span by span, without the last one, which is not a whole one."""
     spans = Counter(int((each - times[0]) / width) for each in times)
     return [spans[i] / width for i in range(max(spans))]
