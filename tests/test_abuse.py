@@ -19,6 +19,8 @@ import pytest
 from support.abuse import ABUSES, PING, SUBMIT, Abused, abusing, pings
 from support.master import Connection, until
 
+pytestmark = pytest.mark.alone
+
 MiB = 1 << 20
 PINGS = 200
 

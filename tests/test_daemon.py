@@ -247,6 +247,7 @@ def accepted_between(d: Daemon, begun: float, ended: float) -> list[float]:
     return sorted(each for each in at if begun <= each < ended)
 
 
+@pytest.mark.alone
 def test_twenty_reloads_under_full_load_are_felt_by_nobody(daemon: Make) -> None:
     d = daemon(followers=14_000, workers=4, concurrency=8, latency="50ms")
     refused: list[str] = []
