@@ -170,6 +170,17 @@ def test_asking_for_the_same_again_and_again_is_not_kept_again_and_again(master:
     file.unlink()
 
 
+def test_a_client_watches_so_many_campaigns_and_no_more(master: Abused) -> None:
+    file = master.folder / "state" / "campaign"
+    file.write_text('{"state":"running"}')
+    with master.connect() as client:
+        for n in range(64):
+            file.write_text(f'{{"id":"c-{n}","state":"running"}}')
+            assert client.ask("campaign.watch", campaign=f"c-{n}")["result"]["state"] == "running"
+        assert client.ask("campaign.watch", campaign="c-64")["error"]["code"] == -32005
+    file.unlink()
+
+
 # ---- the log
 
 

@@ -14,7 +14,7 @@ import pytest
 from fanoutd.ids import keyed_campaign_id
 from fanoutd.spool import Spool
 from support import disk
-from support.abuse import Abused
+from support.abuse import SUBMIT, Abused
 
 needs_disk = pytest.mark.skipif(not disk.available(), reason="needs root or user namespaces for a disk of its own")
 
@@ -95,6 +95,15 @@ def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
         resource.prlimit(master.process.pid, resource.RLIMIT_FSIZE, before)
         assert kept(spool) == {"tmp": set(), "new": set(), "keys": set(), "bad": set()}
         assert submit(master, **document)["result"]["duplicate"] is False
+
+
+def test_a_flood_of_submissions_that_the_disk_refuses_fills_no_log(tmp_path: Path) -> None:
+    with Abused(tmp_path) as master:
+        (master.ready().folder / "state" / "spool" / "new").rmdir()
+        with master.connect() as client:
+            client.write((SUBMIT + b"\n") * 1000)
+            assert {client.line()["error"]["code"] for _ in range(1000)} == {-32005}
+        assert 0 < master.log().count("takes no submission") <= 5
 
 
 def _whole(spool: Path) -> None:

@@ -130,7 +130,7 @@ def test_signal_by_phase(cell: Cell, number: int, phase: str, how: str) -> None:
         cell.daemon.process.terminate()
         assert cell.daemon.process.wait(10) == 0
         hard = False
-    nothing_is_left(cell)
+    nothing_is_left(cell, killed=bool(hard))
     everybody_has_it(cell, unknown=WORKERS * 2 * CONCURRENCY if hard else 0)
 
 
@@ -148,13 +148,15 @@ def settled(status: dict[str, Any]) -> bool:
     return not under_way and status["state"] == "running" and states <= {"idle", "busy"}
 
 
-def nothing_is_left(cell: Cell) -> None:
-    """No process, no socket, no lock, and nothing in the log that should not be."""
+def nothing_is_left(cell: Cell, killed: bool) -> None:
+    """No process, no socket, no lock, and nothing in the log that should not be. ``killed``: whoever did not
+    end within half a second of INT may have been."""
     session = cell.daemon.process.pid
     assert processes_of(session) == []
     left = [name for name in ("fanoutd.sock", "fanoutd.pid", "lock") if (cell.daemon.folder / "state" / name).exists()]
     assert left == []
-    bad = [line for line in cell.log().splitlines() if re.search(r"error|Traceback|killed|died", line)]
+    bad = [line for line in cell.log().splitlines() if re.search(r"error|Traceback|killed|died", line)
+           and not (killed and "has not ended in time" in line)]  # fmt: skip
     assert bad == []
     assert "stopped exit code 0" in cell.log()
 

@@ -270,9 +270,6 @@ class BatchWork:
     Gathered until the last one is there they could be any number of bytes.
     """
 
-    #: No batch has too many answers.
-    full = False
-
     def __init__(self, client: Client, values: Elements) -> None:
         self._client = client
         self._values = values

@@ -128,7 +128,7 @@ class Intake:
         """When it must be called again though nothing stirs."""
         if any(client.workable for client in self._busy):
             return now
-        return now + _SWEEP if self._resume_at is None else self._resume_at
+        return now + _SWEEP if self._resume_at is None or self._paused else self._resume_at
 
     def run(self, now: float) -> None:
         """One pass: turns for those who asked something, until its time is over."""
