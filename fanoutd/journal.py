@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,7 @@ class Journal:
         self._fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         os.pwrite(self._fd, _MAGIC + boot_id().encode(), 0)
+        self._writing = threading.Lock()
         self._room = _HEADER
         self._at = _HEADER
         self.reserve(1)
@@ -81,9 +83,11 @@ class Journal:
     def _write(self, *fields: bytes | int) -> None:
         record = _RECORD.pack(*fields)
         record += _CRC.pack(zlib.crc32(record))
-        if os.pwrite(self._fd, record, self._at) != RECORD_SIZE:
-            raise OSError(f"journal {self.name}: short write")
-        self._at += RECORD_SIZE
+        # The sending thread writes S and R, the recorder L: at one place they would overwrite each other.
+        with self._writing:
+            if os.pwrite(self._fd, record, self._at) != RECORD_SIZE:
+                raise OSError(f"journal {self.name}: short write")
+            self._at += RECORD_SIZE
 
     def discard(self) -> None:
         """Everything in it is in the store: remove the file, let the lock go."""

@@ -65,7 +65,10 @@ class _Line(logging.Formatter):
         words = " ".join([words, *(f"{key}={_quoted(self._hide(str(value)))}" for key, value in said.items())])
         mark = "" if record.levelno < logging.WARNING else f"{level}: "
         text = f"{at} {_speaker}[{record.process}] {mark}{words.translate(_VISIBLE)}"
-        return text + "\n" + trace.translate(_VISIBLE_BUT_BREAKS) if trace else text
+        if not trace:
+            return text
+        # Indented, a line in an exception's text cannot pass for one of the log's own.
+        return "\n    ".join([text, *trace.translate(_VISIBLE_BUT_BREAKS).split("\n")])
 
     def _hide(self, text: str) -> str:
         for secret in self.hidden:

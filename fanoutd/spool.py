@@ -7,11 +7,14 @@ accepts, the dispatcher reads and removes. A file's name is its campaign's id.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +44,26 @@ class Spool:
     def accept(self, document: dict[str, Any], keyed: bool) -> None:
         """Keep the document under ``document["campaign"]``. On return it outlives a power failure.
 
-        Raises OSError with nothing kept. The document comes before its key's marker: the other way
-        round a crash in between would refuse, as a duplicate, what was never accepted.
+        Raises OSError with nothing kept, no marker either. The document comes before its key's marker:
+        the other way round a crash in between would refuse, as a duplicate, what was never accepted.
         """
-        campaign: str = document["campaign"]
-        half, whole = self._tmp / _checked(campaign), self._new / campaign
+        campaign = _checked(document["campaign"])
+        half, whole, marker = self._tmp / campaign, self._new / campaign, self._keys / campaign
+        data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        made = [half]
         try:
-            _write(half, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
-            os.rename(half, whole)
-            _sync(self._new)
-            if keyed:
+            # Opened before the file has its name: from then on the dispatcher may take it.
+            with _opened(self._new) as new:
+                _write(half, data)
+                os.rename(half, whole)
+                made = [whole]
+                os.fsync(new)
+            if keyed and not marker.exists():
+                made.append(marker)
                 self._mark(campaign)
-        except OSError:
-            whole.unlink(missing_ok=True)
-            half.unlink(missing_ok=True)
-            raise
+        except OSError as e:
+            _take_back(made)
+            raise self._said(e) from None
 
     def knows(self, campaign: str) -> bool:
         """Whether this id was accepted before, as far back as markers are kept."""
@@ -113,10 +121,18 @@ class Spool:
         return found
 
     def _mark(self, campaign: str) -> None:
-        marker = self._keys / campaign
-        if not marker.exists():
-            os.close(os.open(marker, _FILE, 0o600))
-            _sync(self._keys)
+        with _opened(self._keys) as keys:
+            os.close(os.open(self._keys / campaign, _FILE, 0o600))
+            os.fsync(keys)
+
+    def _said(self, error: OSError) -> OSError:
+        """The error in words for whoever must help. A folder that has gone is not made again: what
+        was its file system may not be mounted, and what is written beneath that would be hidden."""
+        folders = (self.path, self._tmp, self._new, self._keys) if error.errno == errno.ENOENT else ()
+        gone = next((folder for folder in folders if not folder.is_dir()), None)
+        if gone is None:
+            return error
+        return OSError(errno.ENOENT, f"{gone} is gone; put it back, or restart the daemon to have it made")
 
 
 def _checked(campaign: str) -> str:
@@ -135,10 +151,21 @@ def _write(file: Path, data: bytes) -> None:
         os.fsync(fd)
 
 
-def _sync(folder: Path) -> None:
-    """A new name is on disk when its folder is (fsync(2))."""
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """To be fsynced: a new name is on disk when its folder is (fsync(2))."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+def _take_back(files: list[Path]) -> None:
+    """Remove what was made for a submission that is refused after all: never a marker without its document."""
+    for file in reversed(files):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as e:
+            if file.exists():
+                _log.error("%s belongs to a submission that was refused, and cannot be removed: %s", file, e.strerror)

@@ -6,13 +6,19 @@ import json
 import os
 import signal
 import socket
+import statistics
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from fanoutd.client import Unreachable
 from fanoutd.sandbox.options import Options
 from fanoutd.sandbox.people import fate
 from support.bench import wait_for
@@ -227,3 +233,47 @@ def test_without_a_daemon_the_commands_say_so(daemon: Make) -> None:
     for arguments in (("status",), ("stop",), ("send", "x"), ("campaign", "list")):
         result = d.cli(*arguments)
         assert result.returncode == 69 and len(result.stderr.strip().splitlines()) == 1
+
+
+def rates(times: list[float], width: float = 1.0) -> list[float]:
+    """Messages a second, span by span, without the last one, which is not a whole one."""
+    spans = Counter(int((each - times[0]) / width) for each in times)
+    return [spans[i] / width for i in range(max(spans))]
+
+
+def accepted_between(d: Daemon, begun: float, ended: float) -> list[float]:
+    """When the API accepted a message, in seconds since 1970."""
+    at = (datetime.fromisoformat(row["at"]).timestamp() for row in d.sandbox.ledger_rows())
+    return sorted(each for each in at if begun <= each < ended)
+
+
+@pytest.mark.alone
+def test_twenty_reloads_under_full_load_are_felt_by_nobody(daemon: Make) -> None:
+    d = daemon(followers=14_000, workers=4, concurrency=8, latency="50ms")
+    refused: list[str] = []
+    over = threading.Event()
+
+    def hammer() -> None:
+        while not over.is_set():
+            try:
+                d.call("daemon.ping")
+            except (OSError, Unreachable) as e:
+                refused.append(str(e))
+
+    thread = threading.Thread(target=hammer)
+    campaign = d.call("campaign.submit", content="x", phone="1")["campaign"]
+    wait_for(lambda: len(d.accepted()) > 1000, "a second and more of it without any")
+    thread.start()
+    begun = time.time()
+    for count in range(1, 21):
+        assert d.call("daemon.reload") == {"generation": count + 1}
+    ended = time.time()
+    last = d.until(campaign, seconds=60)
+    over.set()
+    thread.join(10)
+    assert refused == []
+    assert last["counts"]["sent_custom"] == 14_000 and last["counts"]["unknown"] == 0
+    assert d.audit(campaign).good
+    undisturbed = rates(accepted_between(d, 0, begun))
+    found = rates(accepted_between(d, begun, ended))
+    assert min(found) >= statistics.median(undisturbed) / 2, (undisturbed, found)

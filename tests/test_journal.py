@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,24 @@ def test_a_full_disk_is_met_before_anything_is_sent(tmp_path: Path) -> None:
     journal.reserve(100)
     journal.discard()
     assert not list(tmp_path.iterdir())
+
+
+def test_two_threads_never_write_at_one_place(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "w1")
+    journal.reserve(20_000)
+
+    def lease() -> None:
+        for shard in range(4000):
+            journal.lease(shard, 3)
+
+    leasing = threading.Thread(target=lease)
+    leasing.start()
+    for position in range(4000):
+        journal.sending((7, position, 3), 1)
+    leasing.join()
+    orphan = adopt(closed(journal))
+    assert orphan is not None
+    said = orphan.read()
+    orphan.close()
+    assert said.reliable
+    assert (len(said.leases), len(said.calls)) == (4000, 4000)

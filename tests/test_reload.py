@@ -73,7 +73,8 @@ def test_code_that_cannot_be_loaded_is_refused_and_the_old_generation_goes_on(
     master.signal(HUP)
     status = master.reloaded(2)
     assert (status["state"], status["reload"]["error"]) == ("running", None)
-    assert status["generation"] == 3 and shown(master) == {"c-3"}
+    assert status["generation"] == 3
+    until(lambda: shown(master) == {"c-3"}, "the last of the old ones to leave")
 
 
 def test_workers_that_do_not_boot_are_refused_after_three_canaries(master: MasterProcess) -> None:
@@ -165,6 +166,6 @@ def test_fifty_reloads_leave_the_master_as_it_was(master: MasterProcess) -> None
         master.result("daemon.reload")
     until(lambda: len(master.children()) == 4, "the last ones to leave")
     after = figures()
-    assert (after[0], after[1]) == (before[0], 1)
+    assert after[0] <= before[0] and after[1] == 1, (before, after)
     assert after[2] - before[2] < 1 << 20, f"{before[2]} -> {after[2]} bytes"
     assert master.status()["generation"] == 56

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,6 +32,11 @@ def code(line: bytes) -> int:
     asked = rpc.parse(line)
     assert isinstance(asked, Bad), asked
     return asked.error.code
+
+
+def elements(batch: Batch) -> Iterator[Any]:
+    while not batch.values.exhausted:
+        yield batch.values.next()
 
 
 @pytest.mark.parametrize("line", [
@@ -67,7 +73,7 @@ def test_an_object_without_jsonrpc_and_method_is_a_submission_but_not_in_a_batch
     assert rpc.parse(b'{"content":"x"}') == Bare({"content": "x"})
     batch = rpc.parse(b'[{"content":"x"}]')
     assert isinstance(batch, Batch)
-    asked = rpc.interpret(batch.values[0])
+    asked = rpc.interpret(next(elements(batch)))
     assert isinstance(asked, Bad)
     assert asked.error.code == -32600
 
@@ -79,8 +85,23 @@ def test_an_object_without_jsonrpc_and_method_is_a_submission_but_not_in_a_batch
 ).map(lambda value: json.dumps(value).encode()))
 def test_nothing_that_a_client_writes_is_an_exception(line: bytes) -> None:
     asked = rpc.parse(line)
-    for each in asked.values if isinstance(asked, Batch) else ():
+    for each in elements(asked) if isinstance(asked, Batch) else ():
         assert isinstance(rpc.interpret(each), Request | Bad)
+
+
+@given(st.lists(st.none() | st.text() | st.floats(allow_nan=False, allow_infinity=False) | st.lists(st.integers())
+                | st.dictionaries(st.text(), st.text()), min_size=1, max_size=5),
+       st.sampled_from([None, 0, 3, "\t\r "]), st.booleans())
+def test_a_batch_has_the_values_that_were_written(values: list[Any], indent: str | int | None, ascii: bool) -> None:
+    line = json.dumps(values, indent=indent, ensure_ascii=ascii).replace("\n", "\r").encode("utf-8", "replace")
+    batch = rpc.parse(b" " + line + b" \r")
+    assert isinstance(batch, Batch)
+    assert list(elements(batch)) == json.loads(line)
+
+
+def test_a_pair_of_surrogates_is_a_character_and_a_lone_one_is_none() -> None:
+    assert rpc.parse(b'{"content":"\\ud83d\\ude00 \\\\ud800"}') == Bare({"content": "😀 \\ud800"})
+    assert code(b'{"content":"\\ud83d\\ude00 \\ud800"}') == -32700
 
 
 # ---- submissions

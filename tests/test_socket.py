@@ -193,6 +193,7 @@ def flood(path: Path, line: bytes, until_set: threading.Event) -> None:
                 sock.sendall(line)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("line", [
     b"\xff{]garbage\n" * 1000, b"x" * 100_000, b"[" + b"{}," * 20_000 + b"{}]\n", BARE + b"\n",
     b'{"jsonrpc":"2.0","id":1,"method":"daemon.status"}\n' * 100, b"[" * 60_000 + b"\n",
@@ -217,6 +218,7 @@ def test_a_flood_is_not_felt_by_others(master: MasterProcess, line: bytes) -> No
     assert "Traceback" not in master.log()
 
 
+@pytest.mark.alone
 def test_idle_and_half_open_connections_cost_nobody_anything(master: MasterProcess) -> None:
     clients = [master.connect() for _ in range(300)]
     for client in clients[::2]:

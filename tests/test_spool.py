@@ -80,20 +80,42 @@ def test_no_id_leads_out_of_the_folder(spool: Spool, campaign: str) -> None:
         spool.read(campaign)
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename"])
-def test_a_disk_that_refuses_leaves_nothing_behind(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str
+@pytest.mark.parametrize(("call", "at"), [
+    ("open", 1), ("open", 2), ("open", 3), ("open", 4), ("fsync", 1), ("fsync", 2), ("fsync", 3), ("rename", 1),
+])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EIO])
+def test_whatever_is_refused_nothing_is_left_behind_and_nothing_known(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str, at: int, number: int
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    real, calls = getattr(os, call), iter(range(1, 100))
+
+    def refuses(*args: Any) -> Any:
+        if next(calls) == at:
+            raise OSError(number, os.strerror(number))
+        return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, full)
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr(os, call, refuses)
+        with pytest.raises(OSError, match=os.strerror(number)):
             spool.accept(document("k-1", "order 1"), keyed=True)
     assert files(spool) == []
+    assert not spool.knows("k-1")
     spool.accept(document("k-1", "order 1"), keyed=True)
     assert files(spool) == ["keys/k-1", "new/k-1"]
+
+
+def test_what_cannot_be_taken_back_is_said(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_only(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: read_only() if os.path.isdir(f"/proc/self/fd/{fd}") else None)
+        patch.setattr(Path, "unlink", read_only)
+        with pytest.raises(OSError, match="Read-only"):
+            spool.accept(document("c-1"), keyed=False)
+    assert "new/c-1 belongs to a submission that was refused" in caplog.text
 
 
 def test_a_crash_between_file_and_marker_is_mended_at_the_next_start(spool: Spool) -> None:

@@ -171,6 +171,7 @@ def test_an_api_that_is_away_costs_nobody_and_opens_the_breaker(bench: Make) -> 
     assert b.counts().pending == 200
 
 
+@pytest.mark.alone
 def test_the_rate_holds_over_two_workers(bench: Make) -> None:
     b = bench(rate=200)
     b.campaign(600)

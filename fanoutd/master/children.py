@@ -338,3 +338,16 @@ class Children:
         for slot in self.alive:
             self._unlink(slot)
         self.board.close()
+
+
+def in_words(wait_status: int | None) -> str:
+    """``exit code 3``, ``SIGKILL``: how a process ended, from waitpid's status."""
+    if wait_status is None:
+        return "never forked"
+    code = os.waitstatus_to_exitcode(wait_status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        return f"signal {-code}"

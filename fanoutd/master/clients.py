@@ -4,48 +4,67 @@ from __future__ import annotations
 
 import select
 import socket
-from collections import deque
+import time
+from collections.abc import Callable
+from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import Any
 
-from fanoutd.lines import LineBuffer, encode
+from fanoutd.lines import encode
 from fanoutd.master import rpc
-from fanoutd.master.interest import Interest, Ready
+from fanoutd.master.inbox import Inbox, Oversize
+from fanoutd.master.interest import Interest
 from fanoutd.master.listener import peer
+from fanoutd.master.room import Held
+from fanoutd.master.rpc import Elements
 from fanoutd.master.takeover import Document, to_bytes, to_text
 
-#: Bytes read from one client a pass.
+__all__ = ["BatchWork", "Client", "Oversize"]
+
+#: Bytes read from one client a pass, and of answers that are written together.
 _CHUNK = 1 << 16
 #: A client that leaves so many bytes of answers unread is neither read from nor worked for.
 _UNREAD = 1 << 18
 #: Questions that one client may have open; the next ones wait in its own queue.
 _OPEN_ASKS = 16
-#: Bytes of answers that a batch may gather before the rest of it is turned away.
-_BATCH_ANSWERS = 16 << 20
+#: Seconds without a byte after which half a line, or answers that nobody reads, keep no place.
+_STALLED = 5.0
 
 
 class Client:
-    """One connection. ``lines`` waits to be worked off; ``cost`` is the seconds it took since it had none."""
+    """One connection. ``lines`` waits to be worked off; ``cost`` is the seconds it took since it had none.
 
-    def __init__(self, sock: socket.socket, max_request: int, selector: BaseSelector, ready: Ready) -> None:
-        """Raises OSError when the peer or the kernel's room for it cannot be had."""
+    ``stirred`` is when the last byte came or went (CLOCK_MONOTONIC).
+    """
+
+    def __init__(
+        self, sock: socket.socket, max_request: int, selector: BaseSelector, held: Held,
+        stirs: Callable[[Client, int], None], ends: Callable[[Client], None],
+    ) -> None:
+        """``stirs`` is called with what the selector says, ``ends`` once it is closed.
+
+        Raises OSError when the peer or the kernel's room for it cannot be had.
+        """
         self._sock = sock
         self.pid, self.uid = peer(sock)
-        self.lines: deque[bytes | Oversize] = deque()
+        self.lines = Inbox(max_request)
         self.batch: BatchWork | None = None
         self.asks = 0
         self.watches = 0
         self.cost = 0.0
+        self.stirred = time.monotonic()
         self.closed = False
-        self._max_request = max_request
-        self._in = LineBuffer()
         self._out = bytearray()
-        self._skipping = False
+        self._later = bytearray()
+        self._array_open = False
         self._ended = False
         self._gone = False
         self._lingers = False
         self._paused = False
-        self._interest = Interest(selector, sock, ready)
+        self._held = held
+        self._counted = 0
+        self._ends = ends
+        self._interest = Interest(selector, sock, partial(stirs, self))
         self._interest.want(EVENT_READ)
 
     def fileno(self) -> int:
@@ -55,24 +74,45 @@ class Client:
         """The loop says that it can be read from or written to."""
         if self.closed:
             return
-        if events & EVENT_WRITE:
-            self._flush()
         if events & EVENT_READ and self._wants_reading():
             self._read()
         self.settle()
 
     @property
+    def busy(self) -> bool:
+        """Something is asked and not begun yet."""
+        return bool(self.lines or self.batch)
+
+    @property
     def workable(self) -> bool:
-        """Something is asked, and there is room for its answer."""
-        return bool(self.lines or self.batch) and len(self._out) < _UNREAD and self.asks < _OPEN_ASKS
+        """Something is asked, and there is room for its answer. A batch is answered before what follows it."""
+        next_is_there = self.batch or (self.lines and not self._array_open)
+        return bool(next_is_there) and len(self._out) < _UNREAD and self.asks < _OPEN_ASKS
 
     @property
     def gone(self) -> bool:
         """It has hung up for good: nobody reads what is said now."""
         return self._gone
 
+    @property
+    def held(self) -> int:
+        """Bytes in its buffers."""
+        batch = self.batch.held if self.batch else 0
+        return self.lines.held + batch + len(self._out) + len(self._later)
+
+    def idle(self) -> bool:
+        """Nothing is outstanding, not even a byte that has come and was not read yet."""
+        if self.busy or self.lines.half or self._owed():
+            return False
+        return not self._unheard()
+
+    def stalled(self, now: float) -> bool:
+        """It has left a line half written, or answers unread, and that for a while."""
+        unread = bool(self._out) or self.busy  # what is asked waits for room, or it would have been begun
+        return now - self.stirred > _STALLED and not self.asks and (unread or self.lines.half)
+
     def say(self, value: Any) -> None:
-        """Queue one value as a line for it and write what goes."""
+        """Queue one value as a line for it; ``settle`` writes what goes."""
         self.say_line(encode(value))
 
     def say_some(self, value: Any) -> None:
@@ -81,16 +121,35 @@ class Client:
             self.say(value)
 
     def say_line(self, line: bytes) -> None:
-        """The same for a line that is made already."""
+        """The same for a line that is made already. One in the midst of a batch's answer comes after it."""
+        if self._array_open:
+            self._later += line
+        else:
+            self.say_part(line)
+
+    def say_part(self, part: bytes) -> None:
+        """Queue some bytes of a line."""
         if not (self._gone or self.closed):
-            self._out += line
-            self._flush()
+            self._out += part
+            if len(self._out) >= _CHUNK:
+                self._flush()
+
+    def open_array(self) -> None:
+        """What is said from now on, but in parts, waits until the array is closed."""
+        self._array_open = True
+
+    def close_array(self) -> None:
+        """Say what has waited for this."""
+        self._array_open = False
+        later, self._later = bytes(self._later), bytearray()
+        self.say_part(later)
 
     def tell(self, campaign: dict[str, Any]) -> bool:
-        """A notification, unless it is behind with its reading."""
-        if len(self._out) >= _UNREAD:
+        """A notification, unless it is behind with its reading, or in the midst of a batch's answer."""
+        if self._array_open or len(self._out) >= _UNREAD:
             return False
         self.say(rpc.notification("campaign.progress", campaign))
+        self.settle()
         return True
 
     def seen_enough(self) -> None:
@@ -99,18 +158,21 @@ class Client:
         self.settle()
 
     def settle(self) -> None:
-        """Wait for what is needed next, or close when nothing is: called after every change."""
+        """Write what goes, wait for what is needed next, or close when nothing is: called after every change."""
         if self.closed:
             return
-        if self._ended and not (self.lines or self.batch) and (self._gone or not self._owed()):
+        self._flush()
+        if self._ended and not self.busy and (self._gone or not self._owed()):
             self.close()
             return
         read = EVENT_READ if self._wants_reading() else 0
         self._interest.want(read | (EVENT_WRITE if self._out else 0))
+        self._count(self.held)
 
     def dismiss(self) -> None:
         """Read no more from it, and close after a while: at once might cost it what it was just told."""
         self._ended = self._lingers = True
+        self._flush()
         self._interest.want(0)
 
     def look_for_hangup(self) -> None:
@@ -132,35 +194,47 @@ class Client:
         return self.closed or not (self.asks or self.batch or self.workable)
 
     def bequeath(self) -> Document:
-        """For the program that takes over. A line that was too long is an empty one."""
-        lines = [to_text(line) if isinstance(line, bytes) else "" for line in self.lines]
+        """For the program that takes over."""
         return {
-            "fd": self.fileno(), "lines": lines, "half_read": to_text(self._in.peek()), "unsent": to_text(self._out),
-            "skipping": self._skipping, "ended": self._ended, "gone": self._gone, "lingers": self._lingers,
+            "fd": self.fileno(), "lines": self.lines.bequeath(), "unsent": to_text(self._out),
+            "ended": self._ended, "gone": self._gone, "lingers": self._lingers,
         }
 
-    def inherit(self, document: Document) -> None:
+    def inherit(self, left: Document) -> None:
         """Go on where the program before us left off."""
-        self.lines.extend(to_bytes(line) if line else Oversize() for line in document["lines"])
-        self._in.feed(to_bytes(document["half_read"]))
-        self._out += to_bytes(document["unsent"])
-        self._skipping, self._ended = document["skipping"], document["ended"]
-        self._gone, self._lingers = document["gone"], document["lingers"]
+        self.lines.inherit(left["lines"])
+        self._out += to_bytes(left["unsent"])
+        self._ended, self._gone, self._lingers = left["ended"], left["gone"], left["lingers"]
         self.settle()
 
     def close(self) -> None:
+        """What it was told last still goes, as far as it takes it at once."""
         if not self.closed:
+            self._flush()
             self.closed = True
             self.lines.clear()
             self.batch = None
             self._interest.want(0)
             self._sock.close()
+            self._count(0)
+            self._ends(self)
+
+    def _count(self, held: int) -> None:
+        self._held.total += held - self._counted
+        self._counted = held
 
     def _owed(self) -> bool:
-        return bool(self._out or self.asks or self.watches)
+        return bool(self._out or self._later or self.asks or self.watches)
 
     def _wants_reading(self) -> bool:
-        return not (self._paused or self._ended or self.lines or self.batch) and len(self._out) < _UNREAD
+        return not (self._paused or self._ended or self.busy) and len(self._out) < _UNREAD
+
+    def _unheard(self) -> bool:
+        """Whether bytes of its wait in the kernel."""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def _read(self) -> None:
         try:
@@ -170,80 +244,64 @@ class Client:
         except OSError:
             data = b""
             self._gone = True
-        if data:
-            self._take(data)
-        else:
-            self._end()
-
-    def _take(self, data: bytes) -> None:
-        if self._skipping:
-            _, newline, data = data.partition(b"\n")
-            self._skipping = not newline
-        self._keep(self._in.feed(data))
-        if len(self._in) > self._max_request:  # told at once: it may be writing for hours
-            self._in.rest()
-            self._skipping = True
-            self.lines.append(Oversize())
-
-    def _end(self) -> None:
-        """End of file also ends a line: the simplest client writes an object and hangs up."""
-        self._ended = True
-        self._gone = self._gone or _hung_up(self._sock)
-        self._keep([self._in.rest()])
-
-    def _keep(self, lines: list[bytes]) -> None:
-        for line in lines:
-            if line and not line.isspace():
-                self.lines.append(line if len(line) <= self._max_request else Oversize())
+        self.stirred = time.monotonic()
+        if not data:
+            self._ended = True
+            self._gone = self._gone or _hung_up(self._sock)
+        # End of file also ends a line: the simplest client writes an object and hangs up.
+        self.lines.feed(data or b"\n")
 
     def _flush(self) -> None:
         try:
             while self._out:
                 del self._out[:self._sock.send(self._out)]
+                self.stirred = time.monotonic()
         except BlockingIOError:
             pass
         except OSError:  # EPIPE, ECONNRESET
             self._gone = self._ended = True
             self._out.clear()
-
-
-class Oversize:
-    """Stands for a line that was too long to be kept."""
+            self._later.clear()
 
 
 class BatchWork:
-    """A batch that is worked off in pieces; its answers go out together when the last one is there."""
+    """A batch that is worked off in pieces. Its answers go out as they are made, in one line.
 
-    def __init__(self, client: Client, values: list[Any]) -> None:
+    Gathered until the last one is there they could be any number of bytes.
+    """
+
+    def __init__(self, client: Client, values: Elements) -> None:
         self._client = client
-        self._values = deque(values)
-        self._answers: list[bytes] = []
-        self._bytes = 0
+        self._values = values
         self._open = 0
+        self._begun = False
+        client.open_array()
 
     @property
     def exhausted(self) -> bool:
         """Every request has been begun."""
-        return not self._values
+        return self._values.exhausted
 
     @property
-    def full(self) -> bool:
-        """No more answers are gathered."""
-        return self._bytes > _BATCH_ANSWERS
+    def held(self) -> int:
+        """Bytes kept for it."""
+        return self._values.held
 
     def next(self) -> Any:
         """The next value to work on; ``add`` must follow, now or later, once for each."""
         self._open += 1
-        return self._values.popleft()
+        return self._values.next()
 
     def add(self, answer: dict[str, Any] | None) -> None:
         """One is done; None for a notification."""
         self._open -= 1
-        if answer is not None:
-            self._answers.append(encode(answer).rstrip())
-            self._bytes += len(self._answers[-1])
-        if not (self._values or self._open) and self._answers:
-            self._client.say_line(b"[" + b",".join(self._answers) + b"]\n")
+        if answer is not None and not self._client.gone:
+            self._client.say_part((b"," if self._begun else b"[") + encode(answer).rstrip())
+            self._begun = True
+        if self._values.exhausted and not self._open:
+            if self._begun:
+                self._client.say_part(b"]\n")
+            self._client.close_array()
 
 
 def _hung_up(sock: socket.socket) -> bool:

@@ -166,8 +166,8 @@ class Crew:
         return slot.ready and slot.generation != self.current.number
 
     def _next_to_go(self) -> Slot | None:
-        """Old generations first, then those who asked; never so many at once that half of all is leaving."""
-        if self.coming is not None or len(self.leaving) > max(1, len(self.workers) // 2):
+        """Old generations first, then those who asked; never while half of all is leaving already."""
+        if self.coming is not None or len(self.leaving) >= max(1, len(self.workers) // 2):
             return None
         old = [slot for slot in self.workers if self._outdated(slot)]
         return next(iter(old or [slot for slot in self.workers if slot.ready and slot.wants_out]), None)

@@ -6,8 +6,11 @@ no exception leaves this module.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +25,10 @@ NO_SUCH_CAMPAIGN = -32002
 WRONG_STATE = -32003
 TOO_LARGE = -32004
 NOT_NOW = -32005
+
+#: Objects and lists on a line, and values in a batch. The longest line, full of the shortest requests,
+#: has half as many; full of brackets it would take a good part of a second of everybody's time.
+MOST_VALUES = 1 << 16
 
 Id = str | int | float | None
 
@@ -61,23 +68,63 @@ class Bad:
     id: Id = None
 
 
+class Elements:
+    """The values of a JSON array, read from its text again one at a time.
+
+    A million bytes of text may become fifty million of objects: those are not kept for as long as
+    a client likes to leave its answers unread.
+    """
+
+    def __init__(self, text: str) -> None:
+        """``text`` is one array, not empty, and has been found to be JSON."""
+        self._text = text
+        self._at = self._past(_OPENING, 0)
+
+    @property
+    def exhausted(self) -> bool:
+        """Every value has been read."""
+        return self._at == len(self._text)
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory."""
+        return sys.getsizeof(self._text)
+
+    def next(self) -> Any:
+        """The next value. Not to be called when they are exhausted."""
+        value, end = _DECODER.raw_decode(self._text, self._at)
+        self._at = self._past(_SEPARATOR, end)
+        return value
+
+    def _past(self, what: re.Pattern[str], at: int) -> int:
+        found = what.match(self._text, at)
+        if found is None:
+            raise ValueError("this is no JSON array")
+        return found.end()
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A list of values, each to be given to ``interpret`` in its turn."""
 
-    values: list[Any] = field(repr=False)
+    values: Elements = field(repr=False)
 
 
 def parse(line: bytes) -> Request | Bare | Bad | Batch:
     """One line of the socket, without its newline."""
+    if line.count(b"{") + line.count(b"[") > MOST_VALUES:
+        return Bad(RpcError(PARSE_ERROR, f"a line may have {MOST_VALUES} objects and lists; write several"))
     try:
-        value = _value(line)
+        text = line.decode("utf-8")
+        value = _value(text)
     except RecursionError:
         return Bad(RpcError(PARSE_ERROR, "the JSON is nested too deeply"))
     except ValueError as e:
         return Bad(RpcError(PARSE_ERROR, f"not one JSON value in UTF-8 on a line: {e}"))
+    if isinstance(value, list) and len(value) > MOST_VALUES:
+        return Bad(RpcError(INVALID_REQUEST, f"a batch may have {MOST_VALUES} requests; write several"))
     if isinstance(value, list) and value:
-        return Batch(value)
+        return Batch(Elements(text))
     if isinstance(value, dict) and "jsonrpc" not in value and "method" not in value:
         return Bare(value)
     return interpret(value)
@@ -118,12 +165,16 @@ def notification(method: str, params: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "method": method, "params": params}
 
 
-def _value(line: bytes) -> Any:
+def _value(text: str) -> Any:
     """The JSON value. Raises ValueError (numbers of thousands of digits too) and RecursionError."""
-    text = line.decode("utf-8")
-    value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
-    if "\\u" in text:  # a lone surrogate can be written, but is no text
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    # A long line of small objects would have the collector look at all of them again and again.
+    gc.disable()
+    try:
+        value = _DECODER.decode(text)
+        if _SURROGATE.search(text):  # a lone one can be written, but is no text
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    finally:
+        gc.enable()
     return value
 
 
@@ -136,6 +187,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
+_OPENING = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
+_SEPARATOR = re.compile(r"[ \t\n\r]*[,\]][ \t\n\r]*")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _is_id(id: Any) -> bool:

@@ -16,6 +16,7 @@ from fanoutd.master import rpc, submission
 from fanoutd.master.asks import PATIENCE, Asks
 from fanoutd.master.carried import CARRIED
 from fanoutd.master.clients import BatchWork, Client, Oversize
+from fanoutd.master.loglimit import LogLimit
 from fanoutd.master.refusals import Refusals
 from fanoutd.master.reload import Told
 from fanoutd.master.rpc import Bad, Request, RpcError
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds after which `daemon.status` goes out without the dispatcher's part.
 _STATUS_PATIENCE = 2.0
+#: Campaigns that one client may watch: each is asked for four times a second.
+_WATCHES = 64
 
 Json = dict[str, Any]
 
@@ -68,6 +71,7 @@ class Service:
         self._tell_dispatcher = tell_dispatcher
         self._status = status
         self._refusals = Refusals()
+        self._trouble = LogLimit(_log, 5, 60.0, "the spool took %d more submissions not")
         self.watches = Watches(self._look)
         self.stopping = False
         self._methods: Mapping[str, Callable[[Call], None]] = {
@@ -106,9 +110,6 @@ class Service:
         asked = rpc.interpret(batch.next())
         if batch.exhausted:
             client.batch = None
-        if batch.full:
-            words = "the answers of this batch are too many; ask for the rest in another one"
-            asked = Bad(RpcError(rpc.NOT_NOW, words), asked.id)
         self._request(client, asked, batch.add)
 
     def _request(self, client: Client, asked: Request | Bad, deliver: Callable[[Json | None], None]) -> None:
@@ -164,7 +165,7 @@ class Service:
             )
             self._spool.accept(document, keyed=keyed is not None)
         except OSError as e:
-            _log.error("the spool takes no submission: %s", e)
+            self._trouble.warning("the spool takes no submission: %s", e)
             raise RpcError(rpc.NOT_NOW, f"the spool cannot take it now: {e.strerror}; try again") from None
         campaign: str = document["campaign"]
         self._tell_dispatcher({"t": "spool", "campaign": campaign})
@@ -221,6 +222,9 @@ class Service:
                   lambda value, error: call.succeed(value) if error is None else call.fail(error))
 
     def _campaign_watch(self, call: Call) -> None:
+        if call.client.watches >= _WATCHES:
+            raise RpcError(rpc.NOT_NOW, f"one connection may watch {_WATCHES} campaigns; open another")
+
         def begin(campaign: Any, error: RpcError | None) -> None:
             if error is not None:
                 call.fail(error)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 import psutil
 
+from fanoutd import __version__, times
 from fanoutd.board import Board
-from fanoutd.master.clock import JobView
+from fanoutd.master.children import Children
+from fanoutd.master.clock import Clock
+from fanoutd.master.crew import Crew
+from fanoutd.master.orders import Orders
 from fanoutd.master.slots import Slot
 from fanoutd.spool import Spool
 
@@ -33,30 +38,6 @@ def without_dispatcher(store_url: str) -> dict[str, Any]:
         "accounts": [],
         "shards": {"pending": None, "leased": None},
         "nodes": [],
-    }
-
-
-def daemon_state(*, stopping: bool, begun: bool, well: bool) -> str:
-    """``begun``: a worker has been ready once; ``well``: nothing is known that an operator should mend."""
-    if stopping:
-        return "stopping"
-    if not begun:
-        return "starting"
-    return "running" if well else "degraded"
-
-
-def compose(
-    own: Mapping[str, Any], theirs: Mapping[str, Any], spool: tuple[int | None, float | None], jobs: Iterable[JobView],
-    rows: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """The whole object, every key there. ``own``: version, node, pid, started_at, generation, state, reload."""
-    files, oldest = spool
-    return {
-        **own,
-        **{key: theirs.get(key) for key in _KEYS},
-        "spool": {"files": files, "oldest_seconds": None if oldest is None else round(oldest, 3)},
-        "jobs": [asdict(job) for job in jobs],
-        "workers": rows,
     }
 
 
@@ -124,3 +105,35 @@ class Gauge:
         except (psutil.Error, OSError):  # OSError: no descriptor left to open /proc with
             self._processes.pop(pid, None)
             return None, None
+
+
+class Overview:
+    """Puts the status object together. ``started_ms`` is the daemon's start, whatever program runs it now."""
+
+    def __init__(
+        self, node: str, started_ms: int, spool: Spool, crew: Crew, children: Children, clock: Clock
+    ) -> None:
+        self._node = node
+        self._spool = SpoolGauge(spool)
+        self._crew = crew
+        self._children = children
+        self._clock = clock
+        self._gauge = Gauge()
+        self.started_ms = started_ms
+
+    def status(self, phase: str, theirs: dict[str, Any] | None, orders: Orders) -> dict[str, Any]:
+        """The whole object, every key there. ``phase`` is starting, running or stopping; ``theirs`` the
+        dispatcher's part, None when it does not answer."""
+        crew = self._crew
+        theirs = theirs or without_dispatcher(crew.current.config.store_url)
+        well = theirs["store"]["ok"] and orders.well and not crew.troubled()
+        files, oldest = self._spool.read()
+        return {
+            "version": __version__, "node": self._node, "pid": os.getpid(), "started_at": times.iso(self.started_ms),
+            "generation": crew.current.number, "state": "degraded" if phase == "running" and not well else phase,
+            "reload": orders.reload.view(), "upgrade": orders.upgrade.view(),
+            **{key: theirs.get(key) for key in _KEYS},
+            "spool": {"files": files, "oldest_seconds": None if oldest is None else round(oldest, 3)},
+            "jobs": [asdict(job) for job in self._clock.jobs()],
+            "workers": self._gauge.rows(crew.slots, self._children.board),
+        }

@@ -100,6 +100,8 @@ class Upgrade:
         """The daemon is stopping."""
         self._wanted = False
         self._kill()
+        if self.stage is Stage.SETTLING:
+            self._pause(False)
         if self.stage in (Stage.REHEARSING, Stage.SETTLING):
             self.stage = Stage.NONE
         self._until = float("inf")
@@ -107,11 +109,13 @@ class Upgrade:
     # ---- the rehearsal
 
     def _rehearse(self, now: float) -> None:
-        self.stage, self.error = Stage.REHEARSING, None
+        self.stage, self.error, self._said = Stage.REHEARSING, None, -1
         self._until = now + _REHEARSAL
         try:
             self._spawn()
         except OSError as e:
+            if self._said >= 0:
+                os.close(self._said)
             self._refuse(f"{self._command[0]}: {e.strerror}")
 
     def _spawn(self) -> None:

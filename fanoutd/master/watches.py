@@ -54,8 +54,16 @@ class Watches:
         return len(self._watched)
 
     def add(self, campaign: dict[str, Any], viewer: Viewer, now: float) -> None:
-        """Tell of every change from this object on. One that is final already must not come here."""
+        """Tell of every change from this object on. One that is final already must not come here.
+
+        A viewer is told once, however often it asked.
+        """
         watched = self._watched.setdefault(campaign["id"], _Watched(now + INTERVAL))
+        for each in watched.watchers:
+            if each.viewer is viewer:
+                each.last = campaign
+                viewer.seen_enough()
+                return
         watched.watchers.append(_Watcher(viewer, campaign))
 
     def due(self, now: float) -> None:

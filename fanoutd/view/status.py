@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, Group
@@ -16,15 +17,19 @@ def show(status: dict[str, Any]) -> None:
 
 
 def picture(status: dict[str, Any]) -> Group:
-    return Group(_head(status), "", _workers(status["workers"]), "", _facts(status))
+    return Group(*_head(status), "", _workers(status["workers"]), "", _facts(status))
 
 
-def _head(status: dict[str, Any]) -> Text:
+def _head(status: dict[str, Any]) -> Iterator[Text]:
     style = ACCENT if status["state"] == "running" else "yellow"
-    return Text.assemble(
+    yield Text.assemble(
         ("fanoutd ", "bold"), status["version"], "  ", (status["state"], style),
-        f"  node {status['node']}  pid {status['pid']}  since {status['started_at']}",
+        f"  generation {status['generation']}  node {status['node']}  pid {status['pid']}",
+        f"  since {status['started_at']}",
     )  # fmt: skip
+    for what in ("reload", "upgrade"):
+        if status[what]["error"]:
+            yield Text(f"the last {what} was refused: {status[what]['error']}", style="yellow")
 
 
 def _workers(workers: list[dict[str, Any]]) -> Table:

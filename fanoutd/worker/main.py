@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import time
 
 from fanoutd.bucket import Bucket, bucket_path, now
@@ -55,7 +56,6 @@ class Worker:
         self._concurrency = child.config.workers.concurrency
         self._epoll = select.epoll()
         self._sock = child.sock
-        self._sock.setblocking(False)
         self._lines = LineBuffer()
         self._epoll.register(self._sock.fileno(), select.EPOLLIN)
         die_with_parent(signal.SIGTERM)
@@ -115,7 +115,7 @@ class Worker:
 
     def _listen(self) -> None:
         try:
-            data = self._sock.recv(_READ)
+            data = self._sock.recv(_READ, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -146,10 +146,11 @@ class Worker:
             self._quit = True
 
     def _say(self, message: dict[str, object]) -> None:
+        """Every word arrives: there is room for thousands, and a master that is stopped goes on reading later."""
         try:
-            self._sock.send(encode(message))
-        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
-            pass  # the master is gone or deaf; the end of file tells
+            self._sock.sendall(encode(message))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the master is gone; the end of file tells
 
     def _wake(self) -> None:
         if self._recorder is None:

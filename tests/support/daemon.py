@@ -49,11 +49,15 @@ def follower(i: int) -> str:
 
 
 class Daemon:
+    """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made."""
+
     def __init__(self, folder: Path, followers: int = 0, workers: int = 2, concurrency: int = 32, rate: int = 100_000,
-                 **sandbox: Any) -> None:  # fmt: skip
+                 sandbox: SandboxProcess | None = None, wait: bool = True, **options: Any) -> None:  # fmt: skip
         self.folder, self.followers = folder, followers
         self.socket = folder / "state" / "fanoutd.sock"
-        self.sandbox = SandboxProcess(folder / "ledger.jsonl", **sandbox)
+        self._shared = sandbox is not None
+        self.sandbox = sandbox or SandboxProcess(folder / "ledger.jsonl", **options)
+        self._before = self._ledger() if sandbox else Counter()
         self.config = folder / "fanoutd.toml"
         self.config.write_text(CONFIG.format(
             url=self.sandbox.url, folder=folder, workers=workers, concurrency=concurrency, rate=rate))  # fmt: skip
@@ -70,14 +74,15 @@ class Daemon:
                  for i in range(followers)] + [("oOPTEDOUT0000001", "2099-01-01 00:00:00", 1, 0)],
             )  # fmt: skip
         link.close()
-        self.process = self.serve()
+        self.process = self.serve(wait)
 
-    def serve(self) -> subprocess.Popen[bytes]:
+    def serve(self, wait: bool = True) -> subprocess.Popen[bytes]:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "fanoutd", "-c", str(self.config), "serve"], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=(self.folder / "stderr").open("ab"), start_new_session=True,
         )  # fmt: skip
-        wait_for(self.ready, "an answer to ping")
+        if wait:
+            wait_for(self.ready, "an answer to ping")
         return self.process
 
     def ready(self) -> bool:
@@ -117,8 +122,11 @@ class Daemon:
         return pid
 
     def accepted(self) -> Counter[str]:
-        path = self.folder / "ledger.jsonl"
-        return ledger(path) if path.exists() else Counter()
+        """By person, since this daemon was made."""
+        return self._ledger() - self._before
+
+    def _ledger(self) -> Counter[str]:
+        return ledger(self.sandbox.ledger) if self.sandbox.ledger.exists() else Counter()
 
     def rows(self, campaign: str) -> list[dict[str, Any]]:
         with Client(self.socket) as c:
@@ -148,4 +156,5 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        self.sandbox.close()
+        if not self._shared:
+            self.sandbox.close()
