@@ -241,7 +241,7 @@ def test_a_wall_clock_that_is_set_neither_delays_jobs_nor_floods(step: float) ->
     clock._offset -= step
     begun = time.monotonic()
     poll_until_due(clock)
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 3.0
 
 
 def test_the_executor_is_ours_and_no_thread_pool() -> None:

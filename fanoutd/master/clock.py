@@ -23,7 +23,7 @@ from apscheduler.schedulers.base import BaseScheduler
 from fanoutd.config import Schedule
 from fanoutd.master.takeover import Document
 
-_LONGEST = 1.0  # seconds between two looks at the wall clock, which may be set at any time
+_LONGEST = 2.0  # seconds between two looks at the wall clock, which may be set at any time
 _STEP = 60.0  # a wall clock that moved so much more or less than the monotonic one was set
 
 

@@ -128,7 +128,9 @@ class Intake:
         """When it must be called again though nothing stirs."""
         if any(client.workable for client in self._busy):
             return now
-        return now + _SWEEP if self._resume_at is None or self._paused else self._resume_at
+        if self._resume_at is not None and not self._paused:
+            return self._resume_at
+        return now + _SWEEP if self._clients else float("inf")
 
     def run(self, now: float) -> None:
         """One pass: turns for those who asked something, until its time is over."""

@@ -36,7 +36,7 @@ from fanoutd.spool import Spool
 _log = logging.getLogger(__name__)
 
 #: The longest sleep: `waitpid` and the wall clock are looked at so often at least.
-_SLEEP = 1.0
+_SLEEP = 2.0
 #: Later than planned by so much, a pass tells that this process itself was stopped.
 _STOPPED = 1.0
 
