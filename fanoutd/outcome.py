@@ -14,17 +14,27 @@ from types import MappingProxyType
 
 
 class State(IntEnum):
-    """A delivery's state as stored. ``PENDING`` is the only one that is not final."""
+    """A delivery's state as stored. ``PENDING`` and ``RESEND`` are those that a worker still works on."""
 
     PENDING = 0
     SENT = 1
     FAILED = 2
     SKIPPED = 3
     UNKNOWN = 4
+    RESEND = 5
+    """Unknown, and to be sent again."""
 
     @property
     def word(self) -> str:
-        return self.name.lower()
+        """As users know it: whoever is to be sent to again is unknown until an answer proves otherwise."""
+        return "unknown" if self is State.RESEND else self.name.lower()
+
+
+#: States of a delivery that a worker may claim.
+OPEN = (State.PENDING, State.RESEND)
+
+#: States of which nobody knows whether WeChat has accepted the message.
+DOUBTFUL = (State.UNKNOWN, State.RESEND)
 
 
 class Verdict(Enum):
@@ -48,6 +58,29 @@ class Verdict(Enum):
 
 #: Calls on one channel that WeChat may answer with ``RETRY`` before the delivery has failed.
 MAX_TRIES = 5
+
+#: Every change of a delivery's state that there is. What was accepted stays so; back to pending goes only what was
+#: proved never to have left, or what an operator wants to have tried again.
+MOVES = frozenset(
+    {(State.PENDING, new) for new in State}
+    | {(State.RESEND, new) for new in (State.RESEND, State.SENT, State.UNKNOWN, State.FAILED)}
+    | {(State.UNKNOWN, new) for new in (State.UNKNOWN, State.RESEND, State.SENT, State.FAILED, State.PENDING)}
+    | {(State.FAILED, State.PENDING)}
+)
+
+#: For how long a call is repeated by itself under one client_msg_id, in milliseconds since the first under it: WeChat
+#: documents that it drops repeats for 10 minutes and promises nothing beyond.
+KEY_LIFE_MS = 480_000
+
+#: When a key was first used, if that was before this boot or on another machine: too long ago.
+LONG_AGO = -(1 << 40)
+
+#: The same of a delivery that was given up with its worker's machine, of which not even a call is known: should the
+#: journal come back and prove that nothing left, it is pending again.
+NEVER_HEARD = LONG_AGO - 1
+
+#: What WeChat was seen to answer to a message that it had taken within the last minute (field reports).
+_REPEATED = 40241
 
 #: The errcode under which a delivery is stored that we ourselves could not render.
 RENDER = -2
@@ -209,7 +242,9 @@ class Progress:
     """One delivery as far as it has come. ``channel`` counts from 1; ``tries`` on that channel.
 
     ``attempts`` counts the calls that reached the wire, all of them. ``generation`` rises with
-    each definite refusal and is part of the idempotency key of a template message.
+    each definite refusal and is part of the idempotency key of a template message. ``since`` is when the
+    first call under the key of this generation left, of those that stayed without an answer
+    (CLOCK_BOOTTIME, milliseconds); None in doubt: somebody decided that it be sent again whatever its age.
     """
 
     state: State = State.PENDING
@@ -219,32 +254,71 @@ class Progress:
     attempts: int = 0
     generation: int = 0
     tries: int = 0
+    since: int | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        """An earlier call left and its answer was never seen."""
+        return self.state in DOUBTFUL
 
 
 def answered(
     before: Progress, channel: int, errcode: int, msgid: int | None, last_channel: bool, max_tries: int = MAX_TRIES
 ) -> tuple[Progress, Verdict]:
-    """The delivery after WeChat's answer to a call on ``channel``."""
+    """The delivery after WeChat's answer to a call on ``channel``.
+
+    A refusal of this call says nothing about an earlier one that stayed without an answer: such a delivery
+    stays unknown, under its key.
+    """
     verdict = classify(errcode)
     tries = before.tries + 1 if before.channel == channel else 1
     if verdict is Verdict.TOKEN:
         tries -= 1
-    if (verdict is Verdict.RETRY and tries >= max_tries) or (verdict is Verdict.NEXT_CHANNEL and last_channel):
+    no_further = verdict is Verdict.NEXT_CHANNEL and (last_channel or before.doubtful)
+    if before.doubtful and errcode == _REPEATED:
+        verdict = Verdict.SENT
+    elif no_further or (verdict is Verdict.RETRY and tries >= max_tries):
         verdict = Verdict.FAILED
-    state = {Verdict.SENT: State.SENT, Verdict.FAILED: State.FAILED}.get(verdict, State.PENDING)
-    after = Progress(state, channel, errcode, msgid, before.attempts + 1, before.generation + 1, tries)
-    return after, verdict
+    if before.doubtful and verdict is not Verdict.SENT:
+        state = State.UNKNOWN if verdict is Verdict.FAILED else State.RESEND
+        kept = (before.generation, tries, before.since)
+    else:
+        state = {Verdict.SENT: State.SENT, Verdict.FAILED: State.FAILED}.get(verdict, State.PENDING)
+        kept = (before.generation + 1, tries, None)
+    return Progress(state, channel, errcode, msgid, before.attempts + 1, *kept), verdict
 
 
-def unanswered(before: Progress, channel: int) -> Progress:
-    """The delivery after a call on ``channel`` left and no answer was seen."""
-    return Progress(State.UNKNOWN, channel, before.errcode, None, before.attempts + 1, before.generation, 0)
+def unanswered(before: Progress, channel: int, left: int) -> Progress:
+    """The delivery after a call on ``channel`` left, at ``left`` on CLOCK_BOOTTIME, and no answer was seen."""
+    tries = before.tries + 1 if before.channel == channel else 1
+    since = before.since if before.doubtful else left
+    return Progress(State.UNKNOWN, channel, before.errcode, None, before.attempts + 1, before.generation, tries, since)
+
+
+def repeatable(progress: Progress, now: int, at_any_risk: bool) -> bool:
+    """Whether a doubtful delivery is sent again by itself. ``at_any_risk``: also without a key that protects it.
+
+    A template message has a key, and WeChat drops a repeat under it for a while; a custom one has none.
+    """
+    if not progress.doubtful or progress.tries >= MAX_TRIES:
+        return False
+    if channel_name(progress.channel) == "custom":
+        return at_any_risk
+    return progress.since is not None and 0 <= now - progress.since < KEY_LIFE_MS
+
+
+def overdue(progress: Progress, now: int) -> bool:
+    """Its key protects it no longer: what was to be sent again is not, any more."""
+    limited = progress.doubtful and progress.since is not None and channel_name(progress.channel) != "custom"
+    return limited and progress.since is not None and not 0 <= now - progress.since < KEY_LIFE_MS
 
 
 def next_channel(progress: Progress, channels: tuple[int, ...]) -> int:
-    """The channel to call now: the first, the one tried last, or the one after its refusal."""
+    """The channel to call now: the first, the one tried last, or the one after its refusal. In doubt the same."""
     if progress.channel not in channels:
         return channels[0]
+    if progress.doubtful:
+        return progress.channel
     at = channels.index(progress.channel)
     refused = progress.errcode is not None and classify(progress.errcode) is Verdict.NEXT_CHANNEL
     return channels[min(at + 1, len(channels) - 1)] if refused else channels[at]

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fanoutd.journal import RECORD_SIZE, Journal, adopt
+from fanoutd.journal import RECORD_SIZE, Journal, adopt, kept, tag
 from fanoutd.outcome import Progress, State
+from fanoutd.testimony import read
 
 CHANNELS = (1, 2)
 FRESH = Progress()
+OPENID = "oPERSON"
+WHO = tag(OPENID)
 
 
 def closed(journal: Journal) -> Path:
@@ -28,7 +31,7 @@ def judged(path: Path, position: int = 0) -> Progress:
     orphan = adopt(path)
     assert orphan is not None
     try:
-        return orphan.read().judge(FRESH, (7, position, 3), CHANNELS)
+        return read(orphan.data()).judge(FRESH, (7, position, 3), OPENID, CHANNELS)
     finally:
         orphan.close()
 
@@ -60,28 +63,28 @@ def test_what_the_records_say_of_a_person(
     tmp_path: Path, records: list[str], state: State, channel: int | None, errcode: int | None, attempts: int
 ) -> None:
     journal = Journal(tmp_path, "w1")
-    journal.lease(7, 3)
+    journal.lease(7, 3, "c-1")
     for record in records:
         kind, (number, _, code) = record[0], record[1:].partition(":")
         if kind == "S":
-            journal.sending((7, 0, 3), int(number))
+            journal.sending((7, 0, 3), int(number), WHO)
         else:
-            journal.answer((7, 0, 3), int(number), int(code), None)
+            journal.answer((7, 0, 3), int(number), WHO, int(code), None)
     found = judged(closed(journal))
     assert (found.state, found.channel, found.errcode, found.attempts) == (state, channel, errcode, attempts)
 
 
 def test_a_lease_that_it_never_noted_makes_silence_unknown(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "w1")
-    journal.lease(8, 3)
+    journal.lease(8, 3, "c-1")
     assert judged(closed(journal)).state is State.UNKNOWN
 
 
 def test_a_message_id_comes_back(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "w1")
-    journal.lease(7, 3)
-    journal.sending((7, 0, 3), 2)
-    journal.answer((7, 0, 3), 2, 0, 3717005636572528642)
+    journal.lease(7, 3, "c-1")
+    journal.sending((7, 0, 3), 2, WHO)
+    journal.answer((7, 0, 3), 2, WHO, 0, 3717005636572528642)
     assert judged(closed(journal)).msgid == 3717005636572528642
 
 
@@ -89,11 +92,11 @@ def test_a_message_id_comes_back(tmp_path: Path) -> None:
 def test_damage_anywhere_never_makes_pending_of_a_request_that_left(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     journal = Journal(tmp_path, "w1")
-    journal.lease(7, 3)
+    journal.lease(7, 3, "c-1")
     for position in range(50):
-        journal.sending((7, position, 3), 1)
+        journal.sending((7, position, 3), 1, WHO)
         if position % 2:
-            journal.answer((7, position, 3), 1, 0, None)
+            journal.answer((7, position, 3), 1, WHO, 0, None)
     path = closed(journal)
     data = bytearray(path.read_bytes()[: 4096 + 76 * RECORD_SIZE])
     if seed % 2:
@@ -103,8 +106,8 @@ def test_damage_anywhere_never_makes_pending_of_a_request_that_left(tmp_path: Pa
     path.write_bytes(data)
     orphan = adopt(path)
     assert orphan is not None
-    said = orphan.read()
-    states = [said.judge(FRESH, (7, position, 3), CHANNELS).state for position in range(50)]
+    said = read(orphan.data())
+    states = [said.judge(FRESH, (7, position, 3), OPENID, CHANNELS).state for position in range(50)]
     if seed % 2 == 0:  # every record whole but one: all who left are known to have
         assert State.PENDING not in states
     else:  # cut off: what is lost with it was written after, so those before are as they were
@@ -124,7 +127,7 @@ def test_a_full_disk_is_met_before_anything_is_sent(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     journal.reserve(100)
-    journal.discard()
+    journal.keep()
     assert not list(tmp_path.iterdir())
 
 
@@ -134,16 +137,16 @@ def test_two_threads_never_write_at_one_place(tmp_path: Path) -> None:
 
     def lease() -> None:
         for shard in range(4000):
-            journal.lease(shard, 3)
+            journal.lease(shard, 3, "c-1")
 
     leasing = threading.Thread(target=lease)
     leasing.start()
     for position in range(4000):
-        journal.sending((7, position, 3), 1)
+        journal.sending((7, position, 3), 1, WHO)
     leasing.join()
     orphan = adopt(closed(journal))
     assert orphan is not None
-    said = orphan.read()
+    said = read(orphan.data())
     orphan.close()
     assert said.reliable
     assert (len(said.leases), len(said.calls)) == (4000, 4000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from fanoutd import failpoint
 from fanoutd.config import Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
@@ -30,6 +31,7 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
             return None
         with db.transaction():
             campaigns.insert(db, row)
+        failpoint.reach("after_import")
         if row.origin == "query":
             spool.remove(campaign)
     return campaigns.get(db, campaign)

@@ -6,7 +6,6 @@ tokens have theirs, so that none starves another. Every thread has its own conne
 
 from __future__ import annotations
 
-import heapq
 import logging
 import select
 import signal
@@ -16,25 +15,40 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from fanoutd import identity
 from fanoutd.child import Child
+from fanoutd.dispatcher import commands
+from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
+from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
+from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover
 from fanoutd.dispatcher.refresher import Refresher
+from fanoutd.dispatcher.repair import repair
+from fanoutd.errors import FanoutdError
+from fanoutd.journal import expire
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import reopen as reopen_log
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
 from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
-from fanoutd.store.campaigns import Campaign
+from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
 
 log = logging.getLogger("fanoutd.dispatcher")
 
+COPIED = (
+    "the state directory is a copy, or came back from a backup; if its original still runs it sends to these people; "
+    "when it does not: `fanoutd campaign repair` takes from the journals what was sent, and lets the campaign go on"
+)
+
 #: Pause before the store is tried again, in seconds.
 _STORE_RETRY = 1.0
+#: For how long settled journals are kept, in seconds: as long as a backup of the store may be old and repaired.
+JOURNALS_KEPT = 172_800.0
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
 _LAST_WORDS = 1.0
 
@@ -55,11 +69,14 @@ class Dispatcher:
         self._local = threading.local()
         self._migrated = threading.Event()
         self._planning: set[str] = set()
+        self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
         self._open: set[Future[None]] = set()
-        self._later: list[tuple[int, str]] = []  # when campaigns are due, in milliseconds
+        self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
         self._planner = Planner(self._config, self._spool, self._work)
         self._refresher = Refresher(self._config, self._token)
         self._queries = Queries()
+        self._receipts = Receipts()
+        self._epoch = Epoch(state_dir, self._node, child.config.store_url)
         self._desk = ThreadPoolExecutor(1, "desk")
         self._plans = ThreadPoolExecutor(2, "plan")
         self._asks = ThreadPoolExecutor(2, "ask")
@@ -99,6 +116,8 @@ class Dispatcher:
             reopen_log()
         elif kind == "ask":
             self._promise(self._asks.submit(self._guarded, self._answer, message))
+        elif kind == "halted":
+            self._halted(message["n"])
         elif kind == "spool":
             self._desk.submit(self._guarded, self._import, message["campaign"])
         elif kind == "job":
@@ -153,11 +172,30 @@ class Dispatcher:
             except StoreAway as e:
                 log.warning("%s", e)
                 time.sleep(_STORE_RETRY)
+        self._distrust()
         self._sweep()
+
+    def _distrust(self) -> None:
+        """Stop what an earlier store, or a copied state directory, would send a second time."""
+        db = self._db()
+        state_dir = self._config.daemon.state_dir
+        if identity.of(state_dir).copied:
+            for campaign in self._spool.pending():
+                bring_in(db, self._spool, self._config, self._node, campaign)
+            self._stop_all(db, "copy", COPIED)
+            identity.seen_to(state_dir)
+        if self._epoch.went_back(db):
+            self._stop_all(db, "past", WENT_BACK)
+        self._epoch.advance(db)
+
+    def _stop_all(self, db: Database, cause: str, reason: str) -> None:
+        stopped = commands.pause_unfinished(db, cause, reason)
+        log.error("%s (%d campaigns)", reason, len(stopped))
 
     def _sweep(self) -> None:
         """Take up whatever somebody left: dead workers, files, plans, campaigns at their end."""
         db = self._db()
+        self._check_epoch(db)
         self._recover()
         for campaign in self._spool.pending():
             self._import(campaign)
@@ -169,14 +207,47 @@ class Dispatcher:
                     campaigns.finish(db, each.id)
         self._announce(db)
 
+    def _check_epoch(self, db: Database) -> None:
+        """Also a store that is replaced while we run: its connection comes back, and it is another."""
+        if self._epoch.went_back(db):
+            self._stop_all(db, "past", WENT_BACK)
+            self._epoch.advance(db)
+        elif campaigns.in_states(db, "planning", "running"):
+            self._epoch.advance(db)
+
+    def _repair(self, campaign: Campaign) -> str:
+        """On the desk, where recovery runs too. Raises RpcError."""
+        db = self._db()
+        if campaign.state != "paused" or campaign.cause not in DISTRUSTED:
+            words = f"campaign {campaign.id} needs no repair; it is {campaign.state}"
+            raise RpcError(-32003, words, "campaign")
+        if not campaign.planned:
+            self._plan_for_repair(db, campaign)
+        repair(db, self._journals, campaign)
+        return known(db, campaign.id).state
+
+    def _plan_for_repair(self, db: Database, campaign: Campaign) -> None:
+        """Who is in it must be known before the journals can say who was sent to."""
+        if campaign.send_at is not None and campaign.send_at > wall_ms():
+            return  # nobody can have been sent to
+        try:
+            self._planner.complete(db, self._planner.begin(db, campaign), ("paused",))
+        except FanoutdError as e:
+            raise RpcError(-32005, f"campaign {campaign.id} cannot be planned to its end: {e}", "campaign") from None
+
     def _announce(self, db: Database) -> None:
         waiting, _ = shards.totals(db)
         if waiting:
             self._work(waiting)
 
     def _recover(self) -> None:
-        recover(self._db(), self._journals, self._node)
+        recover(self._db(), self._journals, self._node, self._at_any_risk)
         self._announce(self._db())
+
+    def _at_any_risk(self, account: str) -> bool:
+        """Whether the account wants custom messages repeated whose answer was never seen."""
+        found = self._config.accounts.get(account)
+        return found is not None and found.on_unknown == "resend"
 
     def _import(self, campaign: str) -> None:
         found = bring_in(self._db(), self._spool, self._config, self._node, campaign)
@@ -185,7 +256,7 @@ class Dispatcher:
 
     def _schedule(self, campaign: Campaign) -> None:
         if campaign.state == "scheduled" and (campaign.send_at or 0) > wall_ms():
-            heapq.heappush(self._later, (campaign.send_at or 0, campaign.id))
+            self._later[campaign.id] = campaign.send_at or 0
         elif campaign.id not in self._planning:
             self._planning.add(campaign.id)
             self._plans.submit(self._guarded, self._plan, campaign)
@@ -197,11 +268,13 @@ class Dispatcher:
             self._planning.discard(campaign.id)
 
     def _until_due(self) -> float | None:
-        return max(0.0, (self._later[0][0] - wall_ms()) / 1000) if self._later else None
+        due = min(list(self._later.values()), default=None)
+        return None if due is None else max(0.0, (due - wall_ms()) / 1000)
 
     def _plan_due(self) -> None:
-        while self._later and self._later[0][0] <= wall_ms():
-            _, campaign = heapq.heappop(self._later)
+        at = wall_ms()
+        for campaign in [each for each, due in list(self._later.items()) if due <= at]:
+            del self._later[campaign]
             self._desk.submit(self._guarded, self._due, campaign)
 
     def _due(self, campaign: str) -> None:
@@ -231,6 +304,8 @@ class Dispatcher:
             self._desk.submit(self._guarded, self._sweep).result()
         elif name == "spool_sweep":
             self._spool.expire_keys(self._config.schedule.retention)
+            if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
+                expire(self._journals, JOURNALS_KEPT)
 
     def _token_refused(self, account: str, fingerprint: str) -> None:
         self._migrated.wait()
@@ -243,6 +318,9 @@ class Dispatcher:
         try:
             self._migrated.wait()
             answer["result"] = self._ask(message["method"], message["params"])
+            if message["method"] in ("campaign.pause", "campaign.cancel"):
+                self._halt(answer)
+                return
         except RpcError as e:
             answer["error"] = {"code": e.code, "message": e.message, "data": e.data}
         except StoreAway as e:
@@ -252,17 +330,57 @@ class Dispatcher:
             answer["error"] = {"code": -32603, "message": "internal error; the daemon's log says more", "data": None}
         self._say(answer)
 
+    def _halt(self, answer: dict[str, Any]) -> None:
+        """The store says that the campaign does not run; the answer goes out when every worker knows it too."""
+        self._halting[answer["n"]] = answer
+        self._say({"t": "halt", "n": answer["n"], "campaign": answer["result"]["campaign"]})
+
+    def _halted(self, number: int) -> None:
+        answer = self._halting.pop(number, None)
+        if answer is not None:
+            self._say(answer)
+
     def _ask(self, method: str, params: dict[str, Any]) -> Any:
         db = self._db()
         if method == "daemon.status":
             return self._status(db)
         if method == "campaign.list":
             return self._queries.list(db, params)
+        if method == "delivery.explain":
+            return {"events": explain(db, self._journals, self._node, params["openid"], params["campaign"])}
+        if method == "subscriber.event":
+            return self._receipts.take(db, params)
         campaign = str(params.get("campaign"))
         found = campaigns.get(db, campaign) or self._just_accepted(db, campaign) or known(db, campaign)
         if method == "campaign.deliveries":
             return deliveries(db, found, params)
-        return self._queries.get(db, found)
+        if method == "campaign.get":
+            return self._queries.get(db, found)
+        return {"campaign": found.id, "state": self._order(db, method, found, params)}
+
+    def _order(self, db: Database, method: str, campaign: Campaign, params: dict[str, Any]) -> str:
+        """What an operator wants of a campaign; its state after it."""
+        if method == "campaign.pause":
+            return commands.pause(db, campaign)
+        if method == "campaign.cancel":
+            return commands.cancel(db, campaign)
+        if method == "campaign.resolve":
+            return commands.settle(db, campaign, params["as"], params["openids"])
+        self._say({"t": "unhalt", "campaign": campaign.id})  # before the store says that it runs
+        if method == "campaign.resume":
+            state = commands.resume(db, campaign)
+        elif method == "campaign.retry":
+            state = commands.retry(db, campaign, params["failed"], params["unknown"])
+        else:
+            state = self._desk.submit(self._repair, campaign).result()
+        self._go_on(db, campaign.id)
+        return state
+
+    def _go_on(self, db: Database, campaign: str) -> None:
+        found = campaigns.get(db, campaign)
+        if found and not found.planned and found.state in ("scheduled", "planning", "running"):
+            self._schedule(found)
+        self._announce(db)
 
     def _just_accepted(self, db: Database, campaign: str) -> Campaign | None:
         """Found from the moment of the answer: it may still lie in the spool."""

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from fanoutd import failpoint
 from fanoutd.config import Config
 from fanoutd.dispatcher.audience import AudienceAway, Unsupplied, stream
 from fanoutd.spool import Spool
@@ -25,6 +26,10 @@ def shard_size(planned: int) -> int:
     return min(LARGEST, max(SMALLEST, planned // 16))
 
 
+class _Stopped(Exception):
+    """The campaign was paused or cancelled meanwhile."""
+
+
 class Planner:
     """``released(shards)`` is called when people may be sent to."""
 
@@ -33,9 +38,11 @@ class Planner:
 
     def plan(self, db: Database, campaign: Campaign) -> None:
         """Plan what is not planned yet. May be cut off anywhere and called again."""
-        campaign = self._begin(db, campaign)
+        campaign = self.begin(db, campaign)
         try:
-            self._fill(db, campaign)
+            self.complete(db, campaign, ("planning", "running"))
+        except _Stopped:
+            log.info("campaign %s is planned no further: it was paused or cancelled", campaign.id)
         except AudienceAway as e:
             log.warning("campaign %s waits for its audience: %s", campaign.id, e)
             self._wait(db, campaign, str(e))
@@ -44,7 +51,7 @@ class Planner:
                 campaigns.move(db, campaign.id, "planning", "failed", reason=str(e), finished_at=wall_ms())
             self._spool.remove(campaign.id)
 
-    def _begin(self, db: Database, campaign: Campaign) -> Campaign:
+    def begin(self, db: Database, campaign: Campaign) -> Campaign:
         """``now`` of the campaign is fixed here, once."""
         started = campaign.started_at or wall_ms()
         with db.transaction():
@@ -55,24 +62,31 @@ class Planner:
                 campaigns.move(db, campaign.id, "scheduled", "planning")
         return replace(campaign, started_at=started)
 
-    def _fill(self, db: Database, campaign: Campaign) -> None:
+    def complete(self, db: Database, campaign: Campaign, states: tuple[str, ...]) -> None:
+        """Plan while the campaign is in one of these states. Raises _Stopped, AudienceAway, Unsupplied."""
         known = [row[0] for row in db.rows("SELECT idx FROM fanout_shard WHERE campaign = %s", campaign.id)]
         index = max(known, default=-1) + 1
         new = unseen(stream(campaign, self._config, self._spool), _already(db, campaign) if known else ())
         planned = 0
         while people := take(new, shard_size(planned)):
             planned += len(people)
-            self._release(db, campaign, index, people)
+            self._release(db, campaign, index, people, states)
+            failpoint.reach("mid_plan")
             index += 1
+        failpoint.reach("after_plan")
         with db.transaction():
+            _still(db, campaign.id, states)
             db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", campaign.id)
             campaigns.move(db, campaign.id, "planning", "running", reason=None)
         with db.transaction():
             campaigns.finish(db, campaign.id)
         self._spool.remove(campaign.id)
 
-    def _release(self, db: Database, campaign: Campaign, index: int, people: list[Planned]) -> None:
+    def _release(
+        self, db: Database, campaign: Campaign, index: int, people: list[Planned], states: tuple[str, ...]
+    ) -> None:
         with db.transaction():
+            _still(db, campaign.id, states)
             shards.add(db, campaign.id, index, people)
             campaigns.move(db, campaign.id, "planning", "running", reason=None)
         self._released(1)
@@ -80,6 +94,12 @@ class Planner:
     def _wait(self, db: Database, campaign: Campaign, reason: str) -> None:
         with db.transaction():
             db.execute("UPDATE fanout_campaign SET reason = %s WHERE id = %s AND planned = 0", reason, campaign.id)
+
+
+def _still(db: Database, campaign: str, states: tuple[str, ...]) -> None:
+    row = db.one("SELECT state FROM fanout_campaign WHERE id = %s", campaign)
+    if row is None or row[0] not in states:
+        raise _Stopped
 
 
 def _already(db: Database, campaign: Campaign) -> Iterator[str]:

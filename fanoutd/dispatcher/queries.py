@@ -125,7 +125,8 @@ def deliveries(db: Database, campaign: Campaign, params: dict[str, Any]) -> dict
 
 
 def _rows(db: Database, shard: int, after: int, state: State | None, limit: int) -> list[tuple[Any, ...]]:
-    only = "" if state is None else f" AND state = {int(state)}"
+    alike = [each for each in State if state is not None and each.word == state.word]
+    only = f" AND state IN ({', '.join(str(int(each)) for each in alike)})" if alike else ""
     return db.rows(
         "SELECT pos, openid, state, channel, errcode, msgid, attempts, updated_at FROM fanout_delivery "
         f"WHERE shard = %s AND pos > %s{only} ORDER BY pos LIMIT %s",

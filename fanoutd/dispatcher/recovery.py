@@ -3,58 +3,96 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from fanoutd.journal import Testimony, adopt
-from fanoutd.outcome import State, channel_number
+from fanoutd import failpoint
+from fanoutd.boot import uptime_ms
+from fanoutd.journal import adopt, in_use
+from fanoutd.outcome import State, channel_number, repeatable
 from fanoutd.store import Database, campaigns, shards
-from fanoutd.store.shards import Lease
+from fanoutd.store.campaigns import DISTRUSTED
+from fanoutd.store.shards import Lease, Result
+from fanoutd.testimony import Testimony, read
 
 log = logging.getLogger(__name__)
 
+AtAnyRisk = Callable[[str], bool]
+"""Whether an account wants custom messages repeated whose answer was never seen."""
 
-def recover(db: Database, journals: Path, node: str) -> int:
+
+def recover(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk) -> int:
     """Settle every journal whose lock is free; the number of journals still held by living workers.
 
     Each step is guarded by state and attempt: it may be killed anywhere and run again.
     """
     alive = 0
-    for path in sorted(journals.glob("[!.]*")):
+    for path in in_use(journals):
         orphan = adopt(path)
         if orphan is None:
             alive += 1
             continue
-        said = orphan.read()
+        said = read(orphan.data())
         for held in shards.of_owner(db, f"{node}/{orphan.name}"):
-            settle(db, held, said)
-        orphan.discard()
-    _without_journal(db, journals, node)
+            settle(db, held, said, at_any_risk)
+        _settle_late(db, said)
+        failpoint.reach("after_recovery")
+        orphan.keep()
+    _without_journal(db, journals, node, at_any_risk)
     return alive
 
 
-def _without_journal(db: Database, journals: Path, node: str) -> None:
+def _without_journal(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk) -> None:
     """Leases of this node of which no journal can speak: whatever was claimed is unknown."""
     for owner in shards.owners(db):
         holder, _, name = owner.partition("/")
         if holder == node and not (journals / name).exists():
             for held in shards.of_owner(db, owner):
-                settle(db, held, Testimony(reliable=False))
+                settle(db, held, Testimony(reliable=False), at_any_risk)
 
 
-def settle(db: Database, held: Lease, said: Testimony) -> None:
+def settle(db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk) -> None:
     """One shard: what its people came to, then free for the next worker."""
+    results: list[Result] = []
     with db.transaction():
         campaign = campaigns.get(db, held.campaign)
-        channels = tuple(channel_number(c) for c in campaign.definition["channels"]) if campaign else ()
-        results = []
+        if campaign is None or campaign.cause in DISTRUSTED:  # `repair` reads the journals itself
+            return
+        channels = tuple(channel_number(c) for c in campaign.definition["channels"])
+        risk = at_any_risk(campaign.account)
         for person in shards.in_flight(db, held.shard):
-            after = said.judge(person.progress, (held.shard, person.pos, held.token), channels)
-            if after.state is not State.PENDING or after.attempts != person.progress.attempts:
+            if person.attempt == held.token:  # handed back already, and not sent to since
+                continue
+            after = said.judge(person.progress, (held.shard, person.pos, held.token), person.openid, channels)
+            if after.state is State.UNKNOWN and repeatable(after, uptime_ms(), risk):
+                after = replace(after, state=State.RESEND)
+            if after != person.progress:
                 results.append((person.pos, after))
         shards.record(db, held.shard, held.token, results)
         shards.release(db, held)
+    failpoint.reach("mid_recovery")
     with db.transaction():
         campaigns.finish(db, held.campaign)
-    unknown = sum(after.state is State.UNKNOWN for _, after in results)
+    unknown = sum(after.doubtful for _, after in results)
     log.info("shard %d of campaign %s recovered: %d settled, %d unknown", held.shard, held.campaign,
              len(results) - unknown, unknown)  # fmt: skip
+
+
+def _settle_late(db: Database, said: Testimony) -> None:
+    """Leases that somebody has taken over meanwhile: their people were called unknown, and may be told now."""
+    for shard, token in said.leases:
+        with db.transaction():
+            campaign = shards.campaign_of(db, shard)
+            if campaign is None or campaign.cause in DISTRUSTED:
+                continue
+            channels = tuple(channel_number(c) for c in campaign.definition["channels"])
+            results: list[Result] = []
+            for person in shards.given_up(db, shard, token):
+                before = replace(person.progress, state=State.PENDING)
+                after = said.judge(before, (shard, person.pos, token), person.openid, channels)
+                if not after.doubtful:
+                    results.append((person.pos, after))
+            shards.record(db, shard, token, results)
+            if any(after.state is State.PENDING for _, after in results) and campaign.state == "done":
+                campaigns.move(db, campaign.id, "done", "running", finished_at=None)

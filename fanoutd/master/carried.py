@@ -50,9 +50,64 @@ def _after(value: Any) -> int | str | None:
     raise invalid("after", "must be what next gave")
 
 
+def _retry(params: Params) -> dict[str, Any]:
+    read.only(params, ("campaign", "failed", "unknown"))
+    wanted = {"failed": read.flag(params, "failed"), "unknown": read.flag(params, "unknown")}
+    if not any(wanted.values()):
+        raise invalid("failed", "or unknown must be true: whom to send to again")
+    return {"campaign": read.campaign(params), **wanted}
+
+
+def _resolve(params: Params) -> dict[str, Any]:
+    read.only(params, ("campaign", "as", "openids"))
+    if params.get("as") not in ("sent", "failed"):
+        raise invalid("as", 'must be "sent" or "failed"')
+    openids = params.get("openids")
+    return {
+        "campaign": read.campaign(params),
+        "as": params["as"],
+        "openids": None if openids is None else read.openids(openids),
+    }
+
+
+def _explain(params: Params) -> dict[str, Any]:
+    read.only(params, ("openid", "campaign"))
+    campaign = None if params.get("campaign") is None else read.campaign(params)
+    return {"openid": read.openid(params.get("openid"), "openid"), "campaign": campaign}
+
+
+#: What a subscriber does or is sent: `finish` is WeChat's receipt for a template message.
+_EVENTS = ("finish",)
+
+
+def _event(params: Params) -> dict[str, Any]:
+    read.only(params, ("openid", "event", "at", "account", "msgid", "status"))
+    if params.get("event") not in _EVENTS:
+        raise invalid("event", f"must be one of {', '.join(_EVENTS)}")
+    return {
+        "openid": read.openid(params.get("openid"), "openid"),
+        "event": params["event"],
+        "at": read.when_or_epoch(params, "at"),
+        "account": read.text(params, "account", 64),
+        "msgid": read.whole(params, "msgid", 0, (1 << 63) - 1, None),
+        "status": read.text(params, "status", 200),
+    }
+
+
 #: method -> its parameters as the dispatcher gets them, every key there. Raises RpcError.
 CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.get": _get,
     "campaign.list": _list,
     "campaign.deliveries": _deliveries,
+    "campaign.pause": _get,
+    "campaign.resume": _get,
+    "campaign.cancel": _get,
+    "campaign.repair": _get,
+    "campaign.retry": _retry,
+    "campaign.resolve": _resolve,
+    "delivery.explain": _explain,
+    "subscriber.event": _event,
 }
+
+#: Those that are answered when every worker has obeyed; one that hangs is killed after hang_timeout.
+ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fanoutd import __version__, log
+from fanoutd import __version__, identity, log
 from fanoutd.config import Config, sqlite_path
 from fanoutd.errors import BadConfig, NotPermitted
 from fanoutd.master import forking, launch, lock, privileges
@@ -42,7 +42,7 @@ def run(
         notify = Notify(launcher=launcher)
         held.callback(notify.close)
         forking.warm_up()
-        master = Master(config, os.uname().nodename, entries, parts, notify)
+        master = Master(config, _node(config), entries, parts, notify)
         held.callback(master.close)
         if left:
             master.inherit(left)
@@ -118,6 +118,14 @@ def _locked(path: Path, fd: int | None = None) -> Iterator[Lock]:
         yield held
     finally:
         held.close(unlink=True)
+
+
+def _node(config: Config) -> str:
+    try:
+        return identity.of(config.daemon.state_dir).node
+    except OSError as e:
+        words = f"{config.daemon.state_dir}: {e.strerror}; the daemon must be able to write there"
+        raise NotPermitted(words) from None
 
 
 def _spool(config: Config) -> Spool:

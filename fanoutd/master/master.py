@@ -145,6 +145,7 @@ class Master:
             words = self._crew.trouble_of(end) or in_words(end.status)
             _log_end(end, words)
             self._crew.ended(end)
+            self._post.ended(end.slot)
             self._orders.reload.ended(end, words, time.monotonic())
             if end.slot.role == "dispatcher":
                 self._clock.lost("the dispatcher died", again=end.was is State.DRAINING)

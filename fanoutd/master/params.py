@@ -7,9 +7,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from fanoutd import times
 from fanoutd.master.rpc import INVALID_PARAMS, NO_SUCH_CAMPAIGN, RpcError
 
-_DECIMAL = re.compile(r"[0-9]{1,15}")
+_DECIMAL = re.compile(r"[0-9]{1,19}")
+_OPENID = re.compile(r"[A-Za-z0-9_-]{6,64}")
 _CAMPAIGN = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -83,6 +85,48 @@ def campaign(params: Mapping[str, Any]) -> str:
     if not _CAMPAIGN.fullmatch(value):
         raise RpcError(NO_SUCH_CAMPAIGN, f"no campaign {value[:64]!r}; see campaign.list", "campaign")
     return value
+
+
+def flag(params: Mapping[str, Any], field: str) -> bool:
+    """True or false; null and nothing are false."""
+    value = params.get(field)
+    if value is not None and not isinstance(value, bool):
+        raise invalid(field, "must be true or false")
+    return bool(value)
+
+
+def openid(value: Any, field: str) -> str:
+    """An openid's shape; whether there is such a person only WeChat knows."""
+    if not isinstance(value, str) or not _OPENID.fullmatch(value):
+        raise invalid(field, "is no openid: 6 to 64 of A-Z a-z 0-9 _ -")
+    return value
+
+
+def openids(value: Any) -> list[str]:
+    """A list of at least one of them."""
+    if not isinstance(value, list) or not value:
+        raise invalid("openids", "must be a list of at least one openid")
+    return [openid(each, f"openids[{index}]") for index, each in enumerate(value)]
+
+
+def when(params: Mapping[str, Any], field: str) -> int | None:
+    """An ISO 8601 time with an offset in milliseconds since 1970; None for null or nothing."""
+    value = text(params, field, 64)
+    if value is None:
+        return None
+    try:
+        return times.parse_when(value)
+    except ValueError as e:
+        raise RpcError(INVALID_PARAMS, f"{field}: {e}", field) from None
+
+
+def when_or_epoch(params: Mapping[str, Any], field: str) -> int | None:
+    """The same, or seconds since 1970 as WeChat's events have them."""
+    value = params.get(field)
+    if isinstance(value, int) or (isinstance(value, str) and _DECIMAL.fullmatch(value)):
+        seconds = whole(params, field, 0, 1 << 40, None)
+        return None if seconds is None else seconds * 1000
+    return when(params, field)
 
 
 def state(params: Mapping[str, Any], states: Collection[str]) -> str | None:

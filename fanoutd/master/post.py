@@ -12,6 +12,7 @@ from fanoutd.master.asks import Asks
 from fanoutd.master.children import Children
 from fanoutd.master.clock import Clock
 from fanoutd.master.crew import Crew
+from fanoutd.master.halts import Halts
 from fanoutd.master.slots import Event, Slot, wake
 
 _log = logging.getLogger(__name__)
@@ -29,15 +30,17 @@ class Post:
         self._asks = asks
         self._clock = clock
         self._owed = 0
+        self._halts = Halts(children, lambda message: children.send(crew.dispatcher, message))
         common: Table = {"ready": self._ready}
         self._tables: dict[str, Table] = {
             "mold": {**common, "broken": self._broken},
             "worker": {
                 **common, "idle": self._turns, "busy": self._turns, "token_refused": self._to_dispatcher,
-                "recycle": self._recycle,
+                "recycle": self._recycle, "halted": self._halted,
             },
             "dispatcher": {
                 **common, "answer": self._answer, "job": self._job, "work": self._work, "token": self._to_workers,
+                "halt": self._halt, "unhalt": self._to_workers,
             },
         }
 
@@ -73,6 +76,17 @@ class Post:
         self._owed = wake(
             self._crew.workers, int(message["shards"]), lambda worker: self._children.send(worker, {"t": "work"})
         )
+
+    def _halt(self, _slot: Slot, message: Message) -> None:
+        self._halts.begin(message["n"], message["campaign"])
+
+    def _halted(self, slot: Slot, message: Message) -> None:
+        self._halts.obeyed(slot, message["n"])
+
+    def ended(self, slot: Slot) -> None:
+        """This child says nothing more."""
+        if slot.role == "worker":
+            self._halts.ended(slot)
 
     def _answer(self, _slot: Slot, message: Message) -> None:
         self._asks.answered(message)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fanoutd import message, times
+from fanoutd import message
 from fanoutd.config import Account, Audience, Config, Message
 from fanoutd.errors import BadInput
 from fanoutd.ids import keyed_campaign_id, new_campaign_id
@@ -25,7 +24,6 @@ PARAMS = (
 LATER = ("test", "upload", "dry_run")
 
 PAGE_SIZE = 500
-_OPENID = re.compile(r"[A-Za-z0-9_-]{6,64}")
 #: Bytes of a custom text message. Source: error 45002; WeChat publishes no figure, this one is measured.
 _CUSTOM_TEXT_BYTES = 2048
 _LONGEST_CONTENT = 100_000
@@ -69,7 +67,7 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
         "openids": openids,
         "page": _page(params, openids),
         "page_size": read.whole(params, "page_size", 1, 1_000_000, PAGE_SIZE),
-        "send_at": _send_at(params),
+        "send_at": read.when(params, "send_at"),
         "key": _key(params),
         "reference": read.label(params, "reference", _LONGEST_LABEL),
         "uid": uid,
@@ -123,12 +121,7 @@ def _openids(params: Params) -> list[str] | None:
         return None
     if params.get("audience") is not None:
         raise invalid("audience", "and openids exclude each other; give one of them")
-    if not isinstance(value, list) or not value:
-        raise invalid("openids", "must be a list of at least one openid")
-    for index, openid in enumerate(value):
-        if not isinstance(openid, str) or not _OPENID.fullmatch(openid):
-            raise invalid(f"openids[{index}]", "is no openid: 6 to 64 of A-Z a-z 0-9 _ -")
-    return value
+    return read.openids(value)
 
 
 def _content(params: Params, kind: Message) -> str | None:
@@ -169,16 +162,6 @@ def _page(params: Params, openids: list[str] | None) -> int | None:
     if page is not None and openids:
         raise invalid("page", "goes with an audience, not with openids")
     return page
-
-
-def _send_at(params: Params) -> int | None:
-    value = read.text(params, "send_at", 64)
-    if value is None:
-        return None
-    try:
-        return times.parse_when(value)
-    except ValueError as e:
-        raise RpcError(INVALID_PARAMS, f"send_at: {e}", "send_at") from None
 
 
 def _key(params: Params) -> str | None:

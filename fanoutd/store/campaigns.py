@@ -25,8 +25,15 @@ MOVES = frozenset(
         ("paused", "planning"),
         ("paused", "scheduled"),
         ("done", "running"),
+        ("scheduled", "cancelled"),
+        ("planning", "cancelled"),
+        ("running", "cancelled"),
+        ("paused", "cancelled"),
     }
 )
+
+#: Causes of a pause that only `repair` ends: what the store says of these campaigns is not what has happened.
+DISTRUSTED = ("past", "copy")
 
 _COLUMNS = (
     "id, account, message, audience, reference, idempotency_key, state, cause, reason, created_at, send_at, "
@@ -156,12 +163,19 @@ def explain(db: Database, account: str, cause: str | None, reason: str | None) -
     )  # fmt: skip
 
 
+def before_pause(db: Database, campaign: Campaign) -> str:
+    """The state to which `resume` leads a paused campaign back."""
+    if campaign.planned or db.one("SELECT 1 FROM fanout_shard WHERE campaign = %s LIMIT 1", campaign.id):
+        return "running"
+    return "scheduled" if campaign.started_at is None and campaign.send_at is not None else "planning"
+
+
 def finish(db: Database, campaign: str) -> bool:
-    """Make it ``done`` when its plan is complete and nobody is pending."""
+    """Make it ``done`` when its plan is complete and nobody is pending or to be sent to again."""
     return db.execute(
         f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
         "WHERE id = %s AND state = 'running' AND planned = 1 "
-        "AND NOT EXISTS (SELECT 1 FROM fanout_shard WHERE campaign = %s AND pending > 0)",
+        "AND NOT EXISTS (SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0))",
         campaign, campaign,
     ) > 0  # fmt: skip
 

@@ -73,7 +73,16 @@ _V1 = (
         fetched_at BIGINT NOT NULL)""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1,)
+#: `resend` counts those of `unknown` who are to be sent to again (state 5). `tries` and `since` go on over leases;
+#: `since` is of the boot whose tag is `boot`, and means nothing on another.
+_V2 = (
+    "ALTER TABLE fanout_shard ADD COLUMN resend INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE fanout_delivery ADD COLUMN tries SMALLINT NOT NULL DEFAULT 0",
+    "ALTER TABLE fanout_delivery ADD COLUMN since BIGINT",
+    "ALTER TABLE fanout_delivery ADD COLUMN boot BIGINT",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2)
 VERSION = len(MIGRATIONS)
 
 

@@ -9,10 +9,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from fanoutd.outcome import RENDER, Progress, State, channel_name, errcode_word
+from fanoutd.boot import boot_tag
+from fanoutd.outcome import (
+    DOUBTFUL,
+    LONG_AGO,
+    MOVES,
+    NEVER_HEARD,
+    OPEN,
+    RENDER,
+    Progress,
+    State,
+    channel_name,
+    errcode_word,
+)
+from fanoutd.store import campaigns
+from fanoutd.store.campaigns import Campaign
 from fanoutd.store.database import Database, holes
 
 #: How long a lease holds without being renewed by a further window or record.
@@ -41,6 +55,15 @@ class Person:
     progress: Progress
     person: str | None
     """Their own variables as JSON text, or None."""
+    attempt: int = 0
+    """The fencing token under which ``progress`` was written down, 0 for never."""
+
+
+_PERSON = (
+    "d.pos, d.openid, d.state, d.channel, d.errcode, d.msgid, d.attempts, d.generation, d.tries, d.since, d.boot, "
+    "d.person, d.attempt"
+)
+_OPEN = ", ".join(str(int(state)) for state in OPEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +97,7 @@ def lease(db: Database, owner: str) -> Lease | None:
     """Take the oldest free shard of a running campaign, or None when there is none."""
     row = db.one(
         "SELECT s.id, s.token, s.campaign FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
-        "WHERE s.owner IS NULL AND s.pending > 0 AND c.state = 'running' "
+        "WHERE s.owner IS NULL AND (s.pending > 0 OR s.resend > 0) AND c.state = 'running' "
         "ORDER BY c.created_at, s.campaign, s.idx LIMIT 1"
     )
     if row is None:
@@ -97,9 +120,8 @@ def claim(db: Database, held: Lease, window: int) -> list[Person] | None:
     if not renew(db, held):
         return None
     rows = db.rows(
-        "SELECT d.pos, d.openid, d.channel, d.errcode, d.msgid, d.attempts, d.generation, d.person "
-        "FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
-        "WHERE d.shard = %s AND d.pos >= s.next AND d.state = 0 ORDER BY d.pos LIMIT %s",
+        f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
+        f"WHERE d.shard = %s AND d.pos >= s.next AND d.state IN ({_OPEN}) ORDER BY d.pos LIMIT %s",
         held.shard, window,
     )  # fmt: skip
     if rows:
@@ -112,24 +134,88 @@ def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> N
 
     Late results, of an attempt that was given up as unknown in the meantime, are taken too.
     """
-    row = db.one("SELECT token, errors FROM fanout_shard WHERE id = %s", shard)
+    row = db.one("SELECT token FROM fanout_shard WHERE id = %s", shard)
     if row is None:
         return
-    source = State.PENDING if row[0] == token else State.UNKNOWN
-    errors = Counter({code: int(count) for code, count in json.loads(row[1]).items()})
+    late = row[0] != token
+
+    def found(new: State) -> dict[State, bool]:
+        """The states in which this attempt may find its rows, and whether they must bear its token.
+
+        A late word other than "sent" says nothing about a row that is being sent again.
+        """
+        if not late:
+            return {State.PENDING: False, State.RESEND: False, State.UNKNOWN: True}
+        return dict.fromkeys(DOUBTFUL if new is State.SENT else (State.UNKNOWN,), True)
+
+    _write(db, shard, token, results, found)
+
+
+def correct(db: Database, shard: int, token: int, results: Iterable[Result]) -> None:
+    """Write what rows have come to, whatever they were; under ``token`` from here on."""
+    _write(db, shard, token, results, lambda _new: dict.fromkeys(State, False))
+
+
+def _write(
+    db: Database, shard: int, token: int, results: Iterable[Result], found: Callable[[State], dict[State, bool]]
+) -> None:
+    row = db.one("SELECT errors FROM fanout_shard WHERE id = %s", shard)
+    if row is None:
+        return
+    errors = Counter({code: int(count) for code, count in json.loads(row[0]).items()})
     changed: Counter[str] = Counter()
     for progress, group in _groups(results).items():
-        count = _write_group(db, shard, token, source, progress, group)
-        changed[_column(source, None)] -= count
-        changed[_column(progress.state, progress.channel)] += count
-        if progress.state is State.FAILED and count:
-            errors[errcode_word(progress.errcode) or ""] += count
-    sets = ", ".join(f"{column} = {column} + {int(by)}" for column, by in sorted(changed.items()))
+        left = len(group)
+        for source, fenced in found(progress.state).items():
+            if left and (source, progress.state) in MOVES:
+                count = _write_group(db, shard, token, source, progress, group, fenced)
+                _count(changed, errors, source, None, -count)
+                _count(changed, errors, progress.state, progress, count)
+                left -= count
+    adjust(db, shard, changed, errors, f", lease_until = {db.NOW_MS} + {LEASE_MS}")
+
+
+def _count(
+    changed: Counter[str], errors: Counter[str], state: State, progress: Progress | None, by: int
+) -> None:
+    """``by`` more deliveries in a state, in the columns of the shard."""
+    changed[_column(state, progress.channel if progress else None)] += by
+    changed["resend"] += by if state is State.RESEND else 0
+    word = errcode_word(progress.errcode) if progress and state is State.FAILED else None
+    if word is not None:
+        errors[word] += by
+
+
+def adjust(db: Database, shard: int, changed: Counter[str], errors: Counter[str], more: str = "") -> None:
+    """Bring a shard's counters up to date; ``errors`` as they are then."""
+    sets = ", ".join(f"{column} = {column} + {int(by)}" for column, by in sorted(changed.items()) if by)
     if sets:
         db.execute(
-            f"UPDATE fanout_shard SET {sets}, errors = %s, lease_until = {db.NOW_MS} + %s WHERE id = %s",
-            json.dumps(errors), LEASE_MS, shard,
+            f"UPDATE fanout_shard SET {sets}, errors = %s{more} WHERE id = %s",
+            json.dumps({code: count for code, count in errors.items() if count}), shard,
         )  # fmt: skip
+
+
+def recount(db: Database, shard: int) -> None:
+    """Set the counters to what the rows say."""
+    counters: Counter[str] = Counter(
+        dict.fromkeys(("pending", "sent_custom", "sent_template", "failed", "skipped", "unknown", "resend"), 0)
+    )
+    errors: Counter[str] = Counter()
+    for state, channel, errcode, count in db.rows(
+        "SELECT state, channel, errcode, COUNT(*) FROM fanout_delivery WHERE shard = %s "
+        "GROUP BY state, channel, errcode",
+        shard,
+    ):
+        _count(counters, errors, State(state), Progress(channel=channel, errcode=errcode), count)
+    sets = ", ".join(f"{column} = {int(count)}" for column, count in counters.items())
+    db.execute(f"UPDATE fanout_shard SET {sets}, errors = %s WHERE id = %s", json.dumps(errors), shard)
+
+
+def went_back(db: Database, shard: int, token: int) -> bool:
+    """Whether the store has never seen this lease: it is an older one than that in which it was taken."""
+    row = db.one("SELECT token FROM fanout_shard WHERE id = %s", shard)
+    return row is None or row[0] < token
 
 
 def renew(db: Database, held: Lease) -> bool:
@@ -160,19 +246,68 @@ def owners(db: Database) -> list[str]:
 def in_flight(db: Database, shard: int) -> list[Person]:
     """Those claimed and not recorded."""
     rows = db.rows(
-        "SELECT d.pos, d.openid, d.channel, d.errcode, d.msgid, d.attempts, d.generation, d.person "
-        "FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
-        "WHERE d.shard = %s AND d.pos < s.next AND d.state = 0 ORDER BY d.pos",
+        f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
+        f"WHERE d.shard = %s AND d.pos < s.next AND d.state IN ({_OPEN}) ORDER BY d.pos",
         shard,
     )
     return [_person(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard's row, as far as its leases go."""
+
+    id: int
+    token: int
+    next: int
+
+
+def of_campaign(db: Database, campaign: str) -> list[Shard]:
+    """In sending order."""
+    return [
+        Shard(*row) for row in
+        db.rows("SELECT id, token, next FROM fanout_shard WHERE campaign = %s ORDER BY idx", campaign)
+    ]  # fmt: skip
+
+
+def people(db: Database, shard: int) -> list[Person]:
+    """All of them, whatever their state."""
+    return [_person(*row) for row in db.rows(
+        f"SELECT {_PERSON} FROM fanout_delivery d WHERE d.shard = %s ORDER BY d.pos", shard
+    )]  # fmt: skip
+
+
+def retake(db: Database, shard: int, token: int) -> int:
+    """Free a shard whoever had it, with a new token beyond ``token`` and its own; that token."""
+    db.execute(
+        "UPDATE fanout_shard SET owner = NULL, next = 0, token = CASE WHEN token > %s THEN token ELSE %s END + 1 "
+        "WHERE id = %s",
+        token, token, shard,
+    )  # fmt: skip
+    row = db.one("SELECT token FROM fanout_shard WHERE id = %s", shard)
+    return int(row[0]) if row else 0
+
+
+def given_up(db: Database, shard: int, token: int) -> list[Person]:
+    """Those who became unknown because this lease was lost, without a call of theirs being known."""
+    rows = db.rows(
+        f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
+        "WHERE d.shard = %s AND s.unknown > 0 AND d.state = %s AND d.attempt = %s AND d.since = %s ORDER BY d.pos",
+        shard, State.UNKNOWN, token, NEVER_HEARD,
+    )  # fmt: skip
+    return [_person(*row) for row in rows]
+
+
+def campaign_of(db: Database, shard: int) -> Campaign | None:
+    row = db.one("SELECT campaign FROM fanout_shard WHERE id = %s", shard)
+    return campaigns.get(db, row[0]) if row else None
 
 
 def totals(db: Database) -> tuple[int, int]:
     """Shards that wait for a worker, and shards in a worker's hands."""
     waiting = db.rows(
         "SELECT COUNT(*) FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
-        "WHERE s.owner IS NULL AND s.pending > 0 AND c.state = 'running'"
+        "WHERE s.owner IS NULL AND (s.pending > 0 OR s.resend > 0) AND c.state = 'running'"
     )
     leased = db.rows("SELECT COUNT(*) FROM fanout_shard WHERE owner IS NOT NULL")
     return int(waiting[0][0]), int(leased[0][0])
@@ -183,36 +318,42 @@ def _free(db: Database, shard: int, token: int) -> None:
 
 
 def _person(
-    pos: int, openid: str, channel: int | None, errcode: int | None, msgid: int | None, attempts: int,
-    generation: int, person: str | None,
+    pos: int, openid: str, state: int, channel: int | None, errcode: int | None, msgid: int | None, attempts: int,
+    generation: int, tries: int, since: int | None, boot: int | None, person: str | None, attempt: int,
 ) -> Person:  # fmt: skip
-    return Person(pos, openid, Progress(State.PENDING, channel, errcode, msgid, attempts, generation), person)
+    if since is not None and since > LONG_AGO and boot != boot_tag():
+        since = LONG_AGO
+    progress = Progress(State(state), channel, errcode, msgid, attempts, generation, tries, since)
+    return Person(pos, openid, progress, person, attempt)
 
 
 def _groups(results: Iterable[Result]) -> dict[Progress, list[tuple[int, int | None]]]:
     """Equal outcomes together: one statement each, whatever their number. msgids stay apart."""
     groups: dict[Progress, list[tuple[int, int | None]]] = defaultdict(list)
     for pos, p in results:
-        alike = Progress(p.state, p.channel, p.errcode, None, p.attempts, p.generation)
-        groups[alike].append((pos, p.msgid))
+        groups[replace(p, msgid=None)].append((pos, p.msgid))
     return groups
 
 
 def _write_group(
-    db: Database, shard: int, token: int, source: State, progress: Progress, group: list[tuple[int, int | None]]
-) -> int:
+    db: Database, shard: int, token: int, source: State, progress: Progress, group: list[tuple[int, int | None]],
+    fenced: bool,
+) -> int:  # fmt: skip
+    """``fenced``: only rows whose state is this attempt's own doing."""
     with_msgid = [(pos, msgid) for pos, msgid in group if msgid is not None]
     msgid_sql, msgid_args = "NULL", []
     if with_msgid:
         msgid_sql = "CASE pos " + "WHEN %s THEN %s " * len(with_msgid) + "END"
         msgid_args = [value for pair in with_msgid for value in pair]
-    guard, guard_args = ("", []) if source is State.PENDING else (" AND attempt = %s", [token])
+    guard, guard_args = (" AND attempt = %s", [token]) if fenced else ("", [])
+    p = progress
     return db.execute(
-        f"UPDATE fanout_delivery SET state = %s, channel = %s, errcode = %s, attempts = %s, generation = %s, "
-        f"attempt = %s, msgid = {msgid_sql}, updated_at = {db.NOW_MS} "
+        "UPDATE fanout_delivery SET state = %s, channel = %s, errcode = %s, attempts = %s, generation = %s, "
+        f"tries = %s, since = %s, boot = %s, attempt = %s, msgid = {msgid_sql}, updated_at = {db.NOW_MS} "
         f"WHERE shard = %s AND pos IN ({holes(len(group))}) AND state = %s{guard}",
-        progress.state, progress.channel, progress.errcode, progress.attempts, progress.generation, token,
-        *msgid_args, shard, *(pos for pos, _ in group), source, *guard_args,
+        p.state, p.channel, p.errcode, p.attempts, p.generation, p.tries, p.since,
+        None if p.since is None else boot_tag(), token, *msgid_args, shard, *(pos for pos, _ in group), source,
+        *guard_args,
     )  # fmt: skip
 
 

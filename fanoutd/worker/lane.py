@@ -6,13 +6,14 @@ import heapq
 import json
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fanoutd.bucket import Bucket
 from fanoutd.config import Account
 from fanoutd.ids import client_msg_id
-from fanoutd.journal import Attempt
+from fanoutd.journal import Attempt, tag
 from fanoutd.message import Body, compile_body
 from fanoutd.outcome import Progress, channel_name, channel_number, next_channel
 from fanoutd.store.shards import Person
@@ -50,6 +51,11 @@ class Job:
     def changed(self) -> bool:
         """Something was learnt since the claim."""
         return self.progress.attempts != self.person.progress.attempts
+
+    @property
+    def who(self) -> int:
+        """What the journal writes of whose place this is."""
+        return tag(self.person.openid)
 
     @property
     def attempt(self) -> Attempt:
@@ -152,13 +158,12 @@ class Lane:
         rest = self.bucket.resting()
         return f"WeChat said too many calls: all of the account rest for {rest:.0f} s" if rest else ""
 
-    def withdraw(self, hold: Hold | None = None) -> list[Job]:
-        """Take out everybody who is not on the wire; with a hold only those of that shard."""
-        jobs = [*self.ready, *(job for _, _, job in self._later)]
-        gone = [job for job in jobs if hold is None or job.hold is hold]
+    def withdraw(self, wanted: Callable[[Job], bool] = lambda _job: True) -> list[Job]:
+        """Take out those of them who are not on the wire."""
+        gone = [job for job in (*self.ready, *(job for _, _, job in self._later)) if wanted(job)]
         if gone:
-            self.ready = deque(job for job in self.ready if job not in gone)
-            self._later = [entry for entry in self._later if entry[2] not in gone]
+            self.ready = deque(job for job in self.ready if not wanted(job))
+            self._later = [entry for entry in self._later if not wanted(entry[2])]
             heapq.heapify(self._later)
         return gone
 

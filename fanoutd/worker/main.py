@@ -12,19 +12,35 @@ import select
 import signal
 import socket
 import time
+from dataclasses import replace
 
+from fanoutd import failpoint
+from fanoutd.boot import uptime_ms
 from fanoutd.bucket import Bucket, bucket_path, now
 from fanoutd.child import READY, Child
+from fanoutd.journal import Journal
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import reopen as reopen_log
 from fanoutd.message import RenderError
-from fanoutd.outcome import RENDER, Progress, State, Verdict, answered, channel_name, describe, unanswered
+from fanoutd.outcome import (
+    OPEN,
+    RENDER,
+    Progress,
+    State,
+    Verdict,
+    answered,
+    channel_name,
+    describe,
+    overdue,
+    repeatable,
+    unanswered,
+)
 from fanoutd.process import die_with_parent, set_title
 from fanoutd.store.campaigns import Campaign
 from fanoutd.values import message_values
 from fanoutd.worker.fatigue import Fatigue
 from fanoutd.worker.lane import Job, Lane, Message, compile_message
-from fanoutd.worker.recorder import Broken, Claimed, Dry, Finished, Lost, Recorder, TokenRead, Word
+from fanoutd.worker.recorder import Broken, Claimed, Dry, Finished, Lost, NoRoom, Recorder, TokenRead, Word
 from fanoutd.worker.wire import Answer, Wire
 
 log = logging.getLogger("fanoutd.worker")
@@ -66,6 +82,7 @@ class Worker:
         self._wire: Wire | None = None
         self._lanes: dict[str, Lane] = {}
         self._messages: dict[str, Message] = {}
+        self._halted: set[str] = set()  # campaigns of which nothing may be started
         self._busy = False
         self._looking = 0  # the number of the open call for people, 0: none
         self._dry = True
@@ -138,6 +155,11 @@ class Worker:
             self._wake()
         elif kind == "token" and self._recorder:
             self._recorder.read_token(message["account"])
+        elif kind == "halt":
+            self._halt(message["campaign"])
+            self._say({"t": "halted", "n": message["n"]})
+        elif kind == "unhalt":
+            self._halted.discard(message["campaign"])
         elif kind == "logs":
             reopen_log()
         elif kind == "stop":
@@ -157,13 +179,26 @@ class Worker:
             c = self._child
             name = f"w{c.slot}-{os.getpid()}-{os.urandom(4).hex()}"
             journals = c.config.daemon.state_dir / "journals"
-            self._recorder = Recorder(c.config.store_url, journals, c.node, name, self._concurrency)
+            try:
+                self._recorder = Recorder(c.config.store_url, journals, c.node, name, self._concurrency)
+            except OSError as e:
+                log.error("no journal can be begun: %s; nothing is sent until the disk has room", e.strerror)
+                return
             self._epoll.register(self._recorder.wake_fd, select.EPOLLIN)
             self._wire = Wire(self._epoll, self._concurrency)
         self._dry = False
         if not self._busy:
             self._busy = True
             self._say({"t": "busy"})
+
+    def _halt(self, campaign: str) -> None:
+        """Start nothing more of it, neither of those in hand nor of those that the recorder has just claimed."""
+        self._halted.add(campaign)
+        if self._recorder is None:
+            return
+        for lane in self._lanes.values():
+            self._hand_back(lane.withdraw(lambda job: job.hold.campaign.id == campaign))
+        self._recorder.let_go(campaign)
 
     def _stop(self) -> None:
         """Start nothing more; what is on the wire ends, the rest is handed back."""
@@ -185,10 +220,12 @@ class Worker:
             self._take(word)
         elif isinstance(word, Lost):
             for lane in self._lanes.values():
-                self._hand_back(lane.withdraw(word.hold))
+                self._hand_back(lane.withdraw(lambda job: job.hold is word.hold))
         elif isinstance(word, Dry):
             self._looking = 0
             self._dry = True
+        elif isinstance(word, NoRoom):
+            self._no_room(word)
         elif isinstance(word, TokenRead):
             self._token_read(word)
         elif isinstance(word, Finished):
@@ -197,11 +234,20 @@ class Worker:
             # Not patched up: the process ends, and its journal says what is what.
             raise RuntimeError("the recorder failed") from word.error
 
+    def _no_room(self, word: NoRoom) -> None:
+        """Nobody is claimed whose sending could not be written down; the dispatcher wakes us again."""
+        self._looking = 0
+        self._dry = True
+        log.error("the journal cannot grow: %s; nothing is sent until the disk has room", word.error.strerror)
+
     def _take(self, claimed: Claimed) -> None:
         hold = claimed.hold
         lane = self._lane(hold.campaign.account)
         jobs = [Job(hold, p, p.progress, self._message(hold.campaign)) for p in claimed.people]
-        if lane is None or self._stopping or hold.lost:
+        if hold.campaign.id in self._halted:
+            self._hand_back(jobs)
+            self._recorder_on().let_go(hold.campaign.id)
+        elif lane is None or self._stopping or hold.lost:
             self._hand_back(jobs)
         else:
             lane.ready.extend(jobs)
@@ -262,6 +308,7 @@ class Worker:
             self._show(None)
             self._entitle()
             self._messages.clear()
+            self._halted.clear()  # whoever claims for it from here on has read in the store that it runs again
             self._say({"t": "idle"})
         elif self._busy and self._figures.due():
             self._show(self._figures.campaign)
@@ -307,6 +354,9 @@ class Worker:
         if at > job.hold.deadline:  # our lease may be over: renewed it comes again
             self._hand_back([job])
             return
+        if overdue(job.progress, uptime_ms()):
+            self._close(job, replace(job.progress, state=State.UNKNOWN))
+            return
         token = lane.token
         assert token is not None
         channel = job.channel
@@ -321,7 +371,7 @@ class Worker:
         lane.breaker.started()
         wire.start(
             target, lane.account, body, (lane, job, channel, token.fingerprint),
-            lambda: journal.sending(job.attempt, channel),
+            lambda: _leave(journal, job, channel),
         )  # fmt: skip
 
     def _ended(self, context: tuple[Lane, Job, int, str], answer: Answer) -> None:
@@ -337,7 +387,12 @@ class Worker:
 
     def _unanswered(self, lane: Lane, job: Job, channel: int, answer: Answer) -> None:
         if answer.left:
-            self._close(job, unanswered(job.progress, channel))
+            job.progress = unanswered(job.progress, channel, answer.left)
+            if repeatable(job.progress, uptime_ms(), lane.account.on_unknown == "resend"):
+                job.progress = replace(job.progress, state=State.RESEND)
+                self._later(lane, job, now())
+            else:
+                self._close(job, job.progress)
         else:  # proved by the journal's silence: nothing was sent
             self._again_now(lane, job)
 
@@ -345,10 +400,12 @@ class Worker:
         self, lane: Lane, job: Job, channel: int, fingerprint: str, answer: Answer, at: float
     ) -> None:
         assert answer.errcode is not None
-        self._recorder_on().journal.answer(job.attempt, channel, answer.errcode, answer.msgid)
+        failpoint.reach("after_reply")
+        self._recorder_on().journal.answer(job.attempt, channel, job.who, answer.errcode, answer.msgid)
+        failpoint.reach("after_R")
         last = channel == job.message.channels[-1]
         job.progress, verdict = answered(job.progress, channel, answer.errcode, answer.msgid, last)
-        if verdict in (Verdict.SENT, Verdict.FAILED):
+        if job.progress.state not in OPEN:
             self._close(job, job.progress)
         elif verdict is Verdict.NEXT_CHANNEL:
             self._again_now(lane, job)
@@ -379,13 +436,13 @@ class Worker:
         self._again_now(lane, job)
 
     def _again_now(self, lane: Lane, job: Job) -> None:
-        if self._stopping or job.hold.lost:
+        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted:
             self._hand_back([job])
         else:
             lane.ready.appendleft(job)
 
     def _later(self, lane: Lane, job: Job, at: float) -> None:
-        if self._stopping or job.hold.lost:
+        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted:
             self._hand_back([job])
         else:
             lane.again(job, at)
@@ -399,6 +456,12 @@ class Worker:
         if trouble != lane.trouble:
             lane.trouble = trouble
             self._recorder_on().explain(lane.account.name, "api" if trouble else "", trouble)
+
+
+def _leave(journal: Journal, job: Job, channel: int) -> None:
+    """The body is about to leave."""
+    journal.sending(job.attempt, channel, job.who)
+    failpoint.reach("after_S")
 
 
 class Figures:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from fanoutd import failpoint
 from fanoutd.bucket import now
 from fanoutd.journal import Journal
 from fanoutd.outcome import Progress
@@ -38,6 +39,12 @@ _RECORDS_PER_PERSON = 24
 
 #: Seconds between two looks at how far the campaigns in hand are.
 _LOOK_AGAIN = 2.0
+
+#: Of a store that an earlier state has been put back into, for the operator.
+WENT_BACK = (
+    "the store is an earlier one than that in which this campaign was sent: it was restored from the past; "
+    "`fanoutd campaign repair` takes from the journals what has happened since, and lets it go on"
+)
 
 #: A journal larger than this is exchanged for a new one as soon as no shard is held.
 _LARGE_JOURNAL = 16 << 20
@@ -83,6 +90,14 @@ class Dry:
 
 
 @dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The disk is full: nobody was claimed, after ``asked`` calls for people."""
+
+    asked: int
+    error: OSError
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRead:
     account: str
     token: tokens.Token | None
@@ -102,7 +117,7 @@ class Finished:
 
 T = TypeVar("T")
 
-Word = Claimed | Lost | Dry | TokenRead | Broken | Finished
+Word = Claimed | Lost | Dry | NoRoom | TokenRead | Broken | Finished
 
 
 @dataclass(slots=True)
@@ -123,6 +138,8 @@ class _Round:
     lost: list[Hold] = field(default_factory=list)
     claimed: list[Claimed] = field(default_factory=list)
     tokens: list[TokenRead] = field(default_factory=list)
+    no_room: OSError | None = None
+    """The journal cannot be made larger, and so nothing was claimed."""
 
     def gone(self, hold: Hold) -> bool:
         return hold in self.freed or hold in self.lost or hold.lost
@@ -181,6 +198,13 @@ class Recorder:
     def pause(self, campaign: str, cause: str, reason: str) -> None:
         self._errand("pause", campaign, cause, reason)
 
+    def let_go(self, campaign: str) -> None:
+        """Claim nothing more for this campaign with the leases in hand, and give them back."""
+        for hold in list(self._holds):
+            if hold.campaign.id == campaign:
+                hold.lost = True
+        self.flush()
+
     def explain(self, account: str, cause: str, reason: str) -> None:
         """Say what the account's campaigns wait for; empty: nothing any more."""
         self._errand("explain", account, cause, reason)
@@ -205,7 +229,7 @@ class Recorder:
                 self._wait()
                 self._work(db)
             db.close()
-            self.journal.discard()
+            self.journal.keep()
             self._tell(Finished())
         except BaseException as e:
             self._tell(Broken(e))
@@ -231,6 +255,8 @@ class Recorder:
         if self._idle(work):
             return
         self._patiently(lambda: self._commit(db, work))
+        if work.results:
+            failpoint.reach("after_record")
         self._apply(work)
         if work.freed:
             self._finish_campaigns(db, work)
@@ -260,7 +286,7 @@ class Recorder:
 
     def _commit(self, db: Database, work: _Round) -> None:
         """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
-        work.freed, work.renewed, work.lost, work.claimed, work.tokens = [], [], [], [], []
+        work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
         with db.transaction():
             for errand in work.errands:
                 self._run_errand(db, errand, work)
@@ -279,8 +305,14 @@ class Recorder:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
         for hold, pos, progress in work.results:
             by_shard.setdefault(hold, []).append((pos, progress))
+        if by_shard:
+            failpoint.reach("before_record")
         for hold, results in by_shard.items():
-            shards.record(db, hold.lease.shard, hold.lease.token, results)
+            if shards.went_back(db, hold.lease.shard, hold.lease.token):
+                campaigns.move(db, hold.campaign.id, "running", "paused", cause="past", reason=WENT_BACK)
+                work.lost.append(hold)
+            else:
+                shards.record(db, hold.lease.shard, hold.lease.token, results)
 
     def _look_at_shares(self, db: Database, at: float) -> None:
         if at - self._looked >= _LOOK_AGAIN:
@@ -303,7 +335,12 @@ class Recorder:
     def _claim(self, db: Database, work: _Round) -> None:
         """Claim one window, from the shards in hand first, then from new ones."""
         room = self._window()
-        self.journal.reserve(room * _RECORDS_PER_PERSON)
+        failpoint.reach("before_claim")
+        try:
+            self.journal.reserve(room * _RECORDS_PER_PERSON)
+        except OSError as e:  # a full disk: nobody is claimed whose sending could not be written down
+            work.no_room = e
+            return
         for hold in self._holds:
             if room > 0 and not hold.exhausted and not work.gone(hold):
                 room -= self._claim_from(db, hold, room, work)
@@ -312,7 +349,7 @@ class Recorder:
             campaign = campaigns.get(db, lease.campaign) if lease else None
             if lease is None or campaign is None:
                 break
-            self.journal.lease(lease.shard, lease.token)
+            self.journal.lease(lease.shard, lease.token, lease.campaign)
             room -= self._claim_from(db, Hold(lease, campaign, 0.0, 0.0), room, work)
 
     def _claim_from(self, db: Database, hold: Hold, room: int, work: _Round) -> int:
@@ -350,6 +387,8 @@ class Recorder:
     def _report(self, work: _Round) -> None:
         for hold in work.lost:
             self._tell(Lost(hold))
+        if work.claimed:
+            failpoint.reach("after_claim")
         for claimed in work.claimed:
             if claimed.people:
                 self._tell(claimed)
@@ -357,7 +396,10 @@ class Recorder:
             self._tell(word)
         if work.asked > self._served and not self._ending:
             self._full = work.full
-            if not work.full:
+            if work.no_room is not None:
+                self._tell(NoRoom(work.asked, work.no_room))
+                self._served = work.asked
+            elif not work.full:
                 self._served = work.asked
                 if not any(c.people for c in work.claimed):
                     self._tell(Dry(work.asked))
@@ -371,7 +413,7 @@ class Recorder:
         except StoreAway:
             pass  # the dispatcher's rescue sweep does it
         if not self._holds and self.journal.size > _LARGE_JOURNAL:
-            self.journal.discard()
+            self.journal.keep()
             self.journal = self._new_journal()
 
     def _run_errand(self, db: Database, errand: tuple[str, ...], work: _Round) -> None:

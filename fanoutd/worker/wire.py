@@ -19,6 +19,8 @@ from typing import Any
 import certifi
 import pycurl
 
+from fanoutd import failpoint
+from fanoutd.boot import uptime_ms
 from fanoutd.config import Account
 
 _PATHS = {
@@ -40,10 +42,11 @@ _MAX_ANSWER = 64 * 1024
 class Answer:
     """What came of a request. ``errcode`` is None when nothing was understood.
 
-    ``left`` is False when it is certain that no byte of the body left this machine.
+    ``left`` is when the body began to leave this machine (CLOCK_BOOTTIME, milliseconds); 0 when it is certain that
+    no byte of it did.
     """
 
-    left: bool
+    left: int
     errcode: int | None
     msgid: int | None = None
     errmsg: str = ""
@@ -55,7 +58,7 @@ class Call:
     def __init__(self) -> None:
         self.context: Any = None
         self.on_leaving: Callable[[], None] = lambda: None
-        self._left = False
+        self._left = 0
         self._body = b""
         self._at = 0
         self._answer = bytearray()
@@ -72,16 +75,20 @@ class Call:
             _limit_idleness(self.curl, account.keepalive)
             self._target = target
         self.curl.setopt(pycurl.POSTFIELDSIZE, len(body))
-        self._left, self._body, self._at = False, body, 0
+        self._left, self._body, self._at = 0, body, 0
         self._answer.clear()
 
     def _read(self, size: int) -> bytes | int:
         if not self._left:
             self.on_leaving()
-            self._left = True
+            self._left = uptime_ms()
         part = self._body[self._at : self._at + size]
         self._at += len(part)
         return part
+
+    def leaves(self) -> bool:
+        """Whether all of the body was handed to the kernel, and the answer is still to come."""
+        return self.context is not None and self._left > 0 and self._at == len(self._body) and not self._answer
 
     def _write(self, data: bytes) -> int | None:
         if len(self._answer) + len(data) > _MAX_ANSWER:
@@ -93,21 +100,21 @@ class Call:
         """The outcome, once libcurl is through with it."""
         if failed or not self._left:
             return Answer(self._left, None)
-        return parse(bytes(self._answer))
+        return parse(bytes(self._answer), self._left)
 
 
-def parse(data: bytes) -> Answer:
+def parse(data: bytes, left: int) -> Answer:
     """WeChat's answer: JSON with an errcode, whatever the HTTP status says."""
     try:
         answer = json.loads(data)
         errcode = answer["errcode"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return Answer(True, None)
+        return Answer(left, None)
     if not isinstance(errcode, int) or isinstance(errcode, bool) or not -(2**31) <= errcode < 2**31:
-        return Answer(True, None)
+        return Answer(left, None)
     msgid = answer.get("msgid")
     msgid = msgid if isinstance(msgid, int) and abs(msgid) < 2**63 else None
-    return Answer(True, errcode, msgid, str(answer.get("errmsg", ""))[:200])
+    return Answer(left, errcode, msgid, str(answer.get("errmsg", ""))[:200])
 
 
 def _easy(call: Call) -> pycurl.Curl:
@@ -183,6 +190,8 @@ class Wire:
         if self._timer is not None and self._timer <= time.monotonic():
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        if failpoint.armed and any(call.leaves() for call in self._calls.values()):
+            failpoint.reach("after_write")
         return self._harvest()
 
     def _harvest(self) -> list[tuple[Any, Answer]]:

@@ -145,7 +145,7 @@ class Bench:
         return worker
 
     def recover(self) -> int:
-        return recover(self.db, self.journals, "node1")
+        return recover(self.db, self.journals, "node1", lambda _account: False)
 
     def state(self, campaign: str = "c-1") -> str:
         found = campaigns.get(self.db, campaign)

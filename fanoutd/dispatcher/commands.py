@@ -1,0 +1,111 @@
+"""What operators order about a campaign: pause, resume, cancel, retry, resolve.
+
+Each makes one durable change and says the campaign's state after it. Whoever pauses or cancels is answered
+by ``main`` when every worker of this node has obeyed too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fanoutd.dispatcher.queries import RpcError
+from fanoutd.outcome import State
+from fanoutd.store import Database, campaigns
+from fanoutd.store.campaigns import DISTRUSTED, FINAL, Campaign
+from fanoutd.store.corrections import StillHeld, reopen, resolve
+
+PAUSED_BY_OPERATOR = "paused by an operator; `fanoutd campaign resume` lets it go on"
+
+NOT_NOW, WRONG_STATE = -32005, -32003
+
+
+def pause(db: Database, campaign: Campaign) -> str:
+    """Have it wait until `resume`. Raises RpcError when it has ended."""
+    if campaign.state in FINAL:
+        raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state}: nothing to pause", "campaign")
+    why = {"cause": "operator", "reason": PAUSED_BY_OPERATOR}
+    with db.transaction():
+        if campaign.state != "paused":
+            _move(db, campaign, "paused", **why)
+        elif campaign.cause not in DISTRUSTED:  # else it would go on when its own trouble is over
+            db.execute(
+                "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE id = %s AND state = 'paused'",
+                *why.values(), campaign.id,
+            )  # fmt: skip
+    return "paused"
+
+
+def cancel(db: Database, campaign: Campaign) -> str:
+    """End it: whoever was not tried stays pending for ever. Raises RpcError when it has ended otherwise."""
+    if campaign.state == "cancelled":
+        return campaign.state
+    if campaign.state in FINAL:
+        raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state} already", "campaign")
+    with db.transaction():
+        at = db.now_ms()
+        _move(db, campaign, "cancelled", cause="operator", reason="cancelled by an operator", finished_at=at)
+    return "cancelled"
+
+
+def resume(db: Database, campaign: Campaign) -> str:
+    """Lead a paused campaign back to where it was. Raises RpcError when it has ended or must be repaired."""
+    if campaign.state in FINAL:
+        raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state}; see `campaign retry`", "campaign")
+    if campaign.state != "paused":
+        return campaign.state
+    if campaign.cause in DISTRUSTED:
+        words = f"{campaign.reason}; resuming would send twice: `fanoutd campaign repair {campaign.id}`"
+        raise RpcError(WRONG_STATE, words, "campaign")
+    with db.transaction():
+        before = campaigns.before_pause(db, campaign)
+        _move(db, campaign, before, cause=None, reason=None)
+    with db.transaction():
+        campaigns.finish(db, campaign.id)
+    return before
+
+
+def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
+    """Send again to those who failed or are unknown. Raises RpcError while it runs."""
+    if campaign.state not in ("done", "paused") or campaign.cause in DISTRUSTED:
+        words = f"campaign {campaign.id} is {campaign.state}; retry when it is done, or pause it first"
+        raise RpcError(WRONG_STATE, words, "campaign")
+    try:
+        with db.transaction():
+            again = reopen(db, campaign.id, failed, unknown)
+            if again and campaign.state == "done":
+                _move(db, campaign, "running", finished_at=None)
+    except StillHeld as e:
+        raise RpcError(NOT_NOW, str(e), "campaign") from None
+    return "running" if again and campaign.state == "done" else campaign.state
+
+
+def settle(db: Database, campaign: Campaign, word: str, openids: list[str] | None) -> str:
+    """Take the operator's word, ``sent`` or ``failed``, for unknown people; all of them, or these."""
+    with db.transaction():
+        resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids)
+    with db.transaction():
+        campaigns.finish(db, campaign.id)
+    found = campaigns.get(db, campaign.id)
+    return found.state if found else campaign.state
+
+
+def _move(db: Database, campaign: Campaign, new: str, **columns: Any) -> None:
+    """Raises RpcError when somebody else has moved it meanwhile."""
+    if not campaigns.move(db, campaign.id, campaign.state, new, **columns):
+        raise RpcError(NOT_NOW, f"campaign {campaign.id} has just changed; try again", "campaign")
+
+
+def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
+    """Stop every campaign that could send: what the store says of them is not to be trusted. Those it stopped."""
+    stopped = []
+    with db.transaction():
+        for each in campaigns.in_states(db, "scheduled", "planning", "running"):
+            if campaigns.move(db, each.id, each.state, "paused", cause=cause, reason=reason):
+                stopped.append(replace(each, state="paused", cause=cause, reason=reason))
+        db.execute(
+            "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE state = 'paused' AND "
+            f"COALESCE(cause, '') NOT IN ({', '.join(repr(each) for each in DISTRUSTED)})",
+            cause, reason,
+        )  # fmt: skip
+    return stopped
