@@ -258,7 +258,7 @@ class Master:
 
 def _log_end(end: End, words: str) -> None:
     slot = end.slot
-    about = log.facts(slot=slot.number, pid=end.pid, generation=slot.generation, reason=words)
+    about = log.facts(slot=slot.place, pid=end.pid, generation=slot.generation, reason=words)
     if end.was is State.DRAINING:
         _log.info("%s ended", slot.name, extra=about)
     elif end.pid is not None:
