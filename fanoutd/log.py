@@ -129,9 +129,24 @@ class _Descriptor(logging.Handler):
         self._whole = _is_file(self.fd)
 
 
-def set_up(log_file: Path | None, log_format: str = "text", hidden: Iterable[str] = ()) -> None:
-    """Send the log to the file, created 0640, or to stderr. ``hidden`` never gets into it. Raises NotPermitted."""
-    fd = _opened(log_file) if log_file else os.dup(_STDERR)
+def set_up(
+    log_file: Path | None, log_format: str = "text", hidden: Iterable[str] = (), kept: int | None = None
+) -> None:
+    """Send the log to the file, created 0640, or to stderr. ``hidden`` never gets into it.
+
+    ``kept`` is a descriptor of the log as it was before: used if the file cannot be opened, closed otherwise.
+    Raises NotPermitted without it.
+    """
+    trouble = None
+    try:
+        fd = _opened(log_file) if log_file else os.dup(_STDERR)
+    except NotPermitted as e:
+        if kept is None:
+            raise
+        fd, kept, trouble = kept, None, e
+        os.set_inheritable(fd, False)
+    if kept is not None:
+        os.close(kept)
     handler = _Descriptor(fd, log_file, _Line(log_format == "json", hidden))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -139,6 +154,8 @@ def set_up(log_file: Path | None, log_format: str = "text", hidden: Iterable[str
     # It tells a traceback where one line will do; the clock says the same in its own words.
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)
     logging.getLogger("urllib3").setLevel(logging.WARNING)
+    if trouble:
+        logging.getLogger(__name__).error("%s; the log stays where it is", trouble)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 

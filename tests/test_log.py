@@ -299,6 +299,21 @@ def test_usr1_that_cannot_be_followed_is_said_in_the_old_file(tmp_path: Path) ->
         assert "log opened anew" not in old.read_text()
 
 
+def test_an_upgrade_while_the_file_cannot_be_opened_goes_on_in_the_old_one(tmp_path: Path) -> None:
+    with running(tmp_path) as master:
+        old, pids = tmp_path / "f.log.1", master.children()
+        (tmp_path / "f.log").rename(old)
+        (tmp_path / "f.log").mkdir()
+        master.signal(signal.SIGUSR2)
+        until(lambda: "took over" in old.read_text(), "the new program")
+        assert "log_file" in old.read_text() and "the log stays where it is" in old.read_text()
+        (tmp_path / "f.log").rmdir()
+        master.signal(signal.SIGUSR1)
+        until(lambda: "log opened anew" in master.log(), "the new file")
+        assert old.stat().st_ino not in {inode for _, inode in open_in(master.process.pid)}
+        assert master.children() == pids
+
+
 def test_a_reload_takes_every_process_to_another_file_and_format(daemon: Program) -> None:
     configure(daemon, "g.log", 'log_format = "json"', secret="another-secret")
     assert daemon.run("reload").returncode == 0
