@@ -20,7 +20,7 @@ from fanoutd.bucket import Bucket, bucket_path, now
 from fanoutd.child import READY, Child
 from fanoutd.journal import Journal
 from fanoutd.lines import LineBuffer, encode
-from fanoutd.log import reopen as reopen_log
+from fanoutd.log import follow as follow_log
 from fanoutd.message import RenderError
 from fanoutd.outcome import (
     OPEN,
@@ -161,7 +161,7 @@ class Worker:
         elif kind == "unhalt":
             self._halted.discard(message["campaign"])
         elif kind == "logs":
-            reopen_log()
+            follow_log(message)
         elif kind == "stop":
             self._stop()
         elif kind == "quit":
