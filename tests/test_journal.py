@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fanoutd.journal import RECORD_SIZE, Journal, adopt, kept, tag
+from fanoutd.journal import RECORD_SIZE, Journal, adopt, tag
 from fanoutd.outcome import Progress, State
 from fanoutd.testimony import read
 

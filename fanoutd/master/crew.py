@@ -92,7 +92,7 @@ class Crew:
         return min(due, default=float("inf"))
 
     def _when(self, slot: Slot) -> float:
-        """When this empty slot's turn is, as far as time decides it."""
+        """When this empty slot's turn is, as far as time decides it. One tries out whether workers boot at all."""
         if slot.role == "worker" and not self._boots.proven:
             if self._booting():
                 return float("inf")  # it speaks when it is ready, or is reaped
@@ -113,9 +113,8 @@ class Crew:
         self._renew(now)
 
     def _fit(self) -> None:
-        """As many places as are wanted. The first worker tries out whether workers can boot at all."""
-        wanted = self.count if self._boots.proven else min(self.count, max(1, len(self.workers)))
-        while len(self.workers) < wanted:
+        """As many places as are wanted."""
+        while len(self.workers) < self.count:
             self.workers.append(Slot(len(self.workers) + 1, "worker"))
         while len(self.workers) > self.count:
             self._let_go(self.workers.pop())
