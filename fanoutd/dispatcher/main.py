@@ -7,6 +7,7 @@ tokens have theirs, so that none starves another. Every thread has its own conne
 from __future__ import annotations
 
 import logging
+import os
 import select
 import signal
 import threading
@@ -47,6 +48,8 @@ COPIED = (
 
 #: Pause before the store is tried again, in seconds.
 _STORE_RETRY = 1.0
+#: Bytes that must be free for workers to claim anybody: a piece of a journal, and what SQLite needs beside it.
+_LEAST_ROOM = 2 << 20
 #: For how long settled journals are kept, in seconds: as long as a backup of the store may be old and repaired.
 JOURNALS_KEPT = 172_800.0
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
@@ -76,6 +79,8 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token)
         self._queries = Queries()
         self._receipts = Receipts()
+        self._store_trouble = False  # a write has failed since the last sweep that went well
+        self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
         self._desk = ThreadPoolExecutor(1, "desk")
         self._plans = ThreadPoolExecutor(2, "plan")
@@ -137,6 +142,7 @@ class Dispatcher:
         try:
             step(*args)
         except StoreAway as e:
+            self._store_trouble = True
             log.warning("%s", e)
         except Exception:
             log.exception("%s failed", step.__name__)
@@ -206,6 +212,7 @@ class Dispatcher:
                 with db.transaction():
                     campaigns.finish(db, each.id)
         self._announce(db)
+        self._store_trouble = False
 
     def _check_epoch(self, db: Database) -> None:
         """Also a store that is replaced while we run: its connection comes back, and it is another."""
@@ -238,7 +245,17 @@ class Dispatcher:
     def _announce(self, db: Database) -> None:
         waiting, _ = shards.totals(db)
         if waiting:
+            self._look_for_room(db)
             self._work(waiting)
+
+    def _look_for_room(self, db: Database) -> None:
+        """Workers claim nobody when a journal cannot grow: say so where people look."""
+        disk = os.statvfs(self._journals)
+        full = disk.f_bavail * disk.f_frsize < _LEAST_ROOM
+        if full != self._disk_full:
+            with db.transaction():
+                campaigns.explain_all(db, "disk", f"the disk of {self._journals} is full: make room" if full else None)
+            self._disk_full = full
 
     def _recover(self) -> None:
         recover(self._db(), self._journals, self._node, self._at_any_risk)
@@ -394,7 +411,7 @@ class Dispatcher:
         waiting, leased = shards.totals(db)
         latency = (time.monotonic() - started) * 1000
         return {
-            "store": {"kind": db.kind, "ok": True, "latency_ms": round(latency, 2)},
+            "store": {"kind": db.kind, "ok": not self._store_trouble, "latency_ms": round(latency, 2)},
             "accounts": [self._account(db, name) for name in self._config.accounts],
             "shards": {"pending": waiting, "leased": leased},
             "nodes": [{"node": self._node, "heartbeat_age": 0.0}],

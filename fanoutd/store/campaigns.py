@@ -163,6 +163,19 @@ def explain(db: Database, account: str, cause: str | None, reason: str | None) -
     )  # fmt: skip
 
 
+def explain_all(db: Database, cause: str, reason: str | None) -> None:
+    """The same for every running campaign, of a trouble of this machine; None: it is over."""
+    if reason is None:
+        db.execute(
+            "UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE state = 'running' AND cause = %s", cause
+        )
+    else:
+        db.execute(
+            "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE state = 'running' AND COALESCE(cause, '') <> %s",
+            cause, reason, cause,
+        )  # fmt: skip
+
+
 def before_pause(db: Database, campaign: Campaign) -> str:
     """The state to which `resume` leads a paused campaign back."""
     if campaign.planned or db.one("SELECT 1 FROM fanout_shard WHERE campaign = %s LIMIT 1", campaign.id):

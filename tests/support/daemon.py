@@ -49,11 +49,13 @@ def follower(i: int) -> str:
 
 
 class Daemon:
-    """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made."""
+    """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made.
+    ``prefix``: a command to start the daemon by."""
 
     def __init__(self, folder: Path, followers: int = 0, workers: int = 2, concurrency: int = 32, rate: int = 100_000,
-                 sandbox: SandboxProcess | None = None, wait: bool = True, **options: Any) -> None:  # fmt: skip
-        self.folder, self.followers = folder, followers
+                 sandbox: SandboxProcess | None = None, wait: bool = True, prefix: tuple[str, ...] = (),
+                 **options: Any) -> None:  # fmt: skip
+        self.folder, self.followers, self._prefix = folder, followers, prefix
         self.socket = folder / "state" / "fanoutd.sock"
         self._shared = sandbox is not None
         self.sandbox = sandbox or SandboxProcess(folder / "ledger.jsonl", **options)
@@ -78,7 +80,7 @@ class Daemon:
 
     def serve(self, wait: bool = True) -> subprocess.Popen[bytes]:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fanoutd", "-c", str(self.config), "serve"], stdin=subprocess.DEVNULL,
+            [*self._prefix, sys.executable, "-m", "fanoutd", "-c", str(self.config), "serve"], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=(self.folder / "stderr").open("ab"), start_new_session=True,
         )  # fmt: skip
         if wait:
