@@ -57,6 +57,37 @@ def quiet(d: Daemon, latency: float) -> Counter[str]:
     return d.accepted()
 
 
+def reload(d: Daemon, count: int) -> None:
+    d.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: (status := d.call("daemon.status"))["reload"]["count"] == count
+             and status["reload"]["stage"] == "done", "a new generation")  # fmt: skip
+
+
+def test_a_submission_whose_audience_has_left_before_it_reached_the_store_is_paused_too(daemon: Make) -> None:
+    d = daemon(30)
+    with_audience = d.config.read_text()
+    os.kill(d.dispatcher(), signal.SIGSTOP)
+    campaign = submit(d)
+    d.config.write_text(with_audience.replace("[audience.default]", "[audience.other]"))
+    d.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: _found(d, campaign).get("state") == "paused", "the campaign to be paused", 60)
+    assert "no audience 'default' is configured" in _found(d, campaign)["reason"]
+    with pytest.raises(WrongState):
+        order(d, "resume", campaign)
+    d.config.write_text(with_audience)
+    reload(d, 2)
+    assert order(d, "resume", campaign) == "planning"
+    d.until(campaign)
+    assert d.audit(campaign).good
+
+
+def _found(d: Daemon, campaign: str) -> dict[str, Any]:
+    try:
+        return {key: value or "" for key, value in d.call("campaign.get", campaign=campaign).items()}
+    except ClientError:
+        return {}
+
+
 def test_nothing_starts_after_pause_has_answered_and_resume_sends_the_rest(daemon: Make) -> None:
     d = daemon(1200, latency="100ms", concurrency=8, workers=3)
     campaign = submit(d)
@@ -222,9 +253,7 @@ def test_custom_messages_whose_answer_was_lost_wait_for_a_decision(daemon: Make)
 def test_on_unknown_resend_repeats_what_was_not_answered(daemon: Make) -> None:
     d = daemon(200, drop_before="0.05")
     d.config.write_text(d.config.read_text().replace("[message.supply]\n", 'on_unknown = "resend"\n[message.supply]\n'))
-    d.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: d.call("daemon.status")["reload"]["count"] == 1
-             and all(w["generation"] == 2 for w in d.workers()), "a new generation")  # fmt: skip
+    reload(d, 1)
     found = d.until(submit(d))
     assert found["counts"]["unknown"] == 0 and found["counts"]["sent_custom"] == 200
 
@@ -232,9 +261,7 @@ def test_on_unknown_resend_repeats_what_was_not_answered(daemon: Make) -> None:
 def test_receipts_settle_unknown_templates_and_nothing_else(daemon: Make) -> None:
     d = daemon(40, no_window="1", latency="300ms", concurrency=64, workers=1)
     d.config.write_text(d.config.read_text().replace('channels = ["custom", "template"]', 'channels = ["template"]'))
-    d.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: d.call("daemon.status")["reload"]["count"] == 1
-             and all(w["generation"] == 2 for w in d.workers()), "a new generation")  # fmt: skip
+    reload(d, 1)
     campaign = submit(d)
     begun(d, 40)
     assert order(d, "pause", campaign) == "paused"
@@ -265,3 +292,23 @@ def test_a_life_is_told_from_store_and_journals(daemon: Make) -> None:
     assert {e["campaign"] for e in events} == {campaign} and events[-1]["msgid"] == events[-2]["msgid"] is not None
     assert d.call("delivery.explain", openid="oNOBODY")["events"] == []
     assert d.call("delivery.explain", openid=follower(2), campaign=campaign)["events"] == events
+
+
+def test_a_campaign_whose_audience_left_the_configuration_is_paused_and_resumed_when_it_is_back(daemon: Make) -> None:
+    d = daemon(30)
+    later = submit(d, send_at="2099-01-01T00:00:00+08:00")
+    soon = time.time() + 8
+    with_audience = d.config.read_text()
+    campaign = submit(d, send_at=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(soon)))
+    order(d, "resume", campaign)  # it is in the store then
+    d.config.write_text(with_audience.replace("[audience.default]", "[audience.other]"))
+    reload(d, 1)
+    found = d.until(campaign, "paused")
+    assert "audience default is not configured any more" in found["reason"]
+    d.config.write_text(with_audience)
+    reload(d, 2)
+    assert d.call("campaign.get", campaign=campaign)["state"] == "paused"
+    order(d, "resume", campaign)
+    d.until(campaign)
+    assert d.call("campaign.get", campaign=later)["state"] == "scheduled"
+    assert d.audit(campaign).good

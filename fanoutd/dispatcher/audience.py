@@ -27,12 +27,16 @@ class AudienceAway(FanoutdError):
     """The people cannot be read now; the campaign waits."""
 
 
+class NotConfigured(FanoutdError):
+    """The campaign's audience or account has left the configuration."""
+
+
 class Unsupplied(FanoutdError):
     """A variable of the message comes neither with the submission nor with the audience."""
 
 
 def stream(campaign: Campaign, config: Config, spool: Spool) -> Iterator[Planned]:
-    """Everybody in the query's own order, duplicates included. Raises AudienceAway, Unsupplied."""
+    """Everybody in the query's own order, duplicates included. Raises AudienceAway, NotConfigured, Unsupplied."""
     if campaign.origin == "list":
         document = spool.read(campaign.id)
         if document is None:
@@ -59,7 +63,8 @@ def _query(campaign: Campaign, config: Config) -> Iterator[Planned]:
     audience = config.audiences.get(campaign.audience or "")
     account = config.accounts.get(campaign.account)
     if audience is None or account is None:
-        raise AudienceAway(f"audience {campaign.audience} or account {campaign.account} is not configured any more")
+        gone = f"audience {campaign.audience}" if audience is None else f"account {campaign.account}"
+        raise NotConfigured(f"{gone} is not configured any more; put it back, reload, and resume the campaign")
     url = audience.database or config.store_url
     path = sqlite_path(url)
     if path is None:

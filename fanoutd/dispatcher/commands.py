@@ -57,6 +57,8 @@ def resume(db: Database, campaign: Campaign) -> str:
     if campaign.cause in DISTRUSTED:
         words = f"{campaign.reason}; resuming would send twice: `fanoutd campaign repair {campaign.id}`"
         raise RpcError(WRONG_STATE, words, "campaign")
+    if not campaign.definition:
+        raise RpcError(WRONG_STATE, campaign.reason or "its message is not configured", "campaign")
     with db.transaction():
         before = campaigns.before_pause(db, campaign)
         _move(db, campaign, before, cause=None, reason=None)

@@ -20,21 +20,36 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     """Import one submission; the campaign as the store has it, None when there is no such thing.
 
     May be repeated at any point: the row goes in once, and the file goes only after it. A file
-    that carries a list stays until its plan is complete.
+    that carries a list stays until its plan is complete, and one whose message, account or audience
+    has left the configuration until that is back: the campaign is paused for it.
     """
     document = spool.read(campaign)
     if document is not None:
         try:
             row = build(document, config, node)
         except FanoutdError as e:
-            log.error("submission %s waits in the spool: %s", campaign, e)
-            return None
+            row = _undefined(document, node, str(e))
         with db.transaction():
-            campaigns.insert(db, row)
+            if campaigns.insert(db, row):
+                if not row.definition:
+                    log.error("campaign %s is paused: %s", campaign, row.reason)
+            elif row.definition:
+                campaigns.define(db, row)
         failpoint.reach("after_import")
-        if row.origin == "query":
+        if row.origin == "query" and row.definition:
             spool.remove(campaign)
     return campaigns.get(db, campaign)
+
+
+def _undefined(document: dict[str, Any], node: str, why: str) -> Campaign:
+    """What was accepted under another configuration than the one in force."""
+    return Campaign(
+        id=document["campaign"], account=document["account"], message=document["message"],
+        audience=document["audience"], reference=document["reference"], key=document["key"], state="paused",
+        cause="config", reason=f"{why}; put it back, reload, and resume the campaign", created_at=document["at"],
+        send_at=document["send_at"], started_at=None, finished_at=None, planned=False, node=node,
+        origin="query" if document["openids"] is None else "list", definition={},
+    )  # fmt: skip
 
 
 def build(document: dict[str, Any], config: Config, node: str) -> Campaign:

@@ -385,6 +385,8 @@ class Dispatcher:
             return commands.settle(db, campaign, params["as"], params["openids"])
         self._say({"t": "unhalt", "campaign": campaign.id})  # before the store says that it runs
         if method == "campaign.resume":
+            # Its message may be configured again since it came in.
+            campaign = bring_in(db, self._spool, self._config, self._node, campaign.id) or campaign
             state = commands.resume(db, campaign)
         elif method == "campaign.retry":
             state = commands.retry(db, campaign, params["failed"], params["unknown"])

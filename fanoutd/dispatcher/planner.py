@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fanoutd import failpoint
 from fanoutd.config import Config
-from fanoutd.dispatcher.audience import AudienceAway, Unsupplied, stream
+from fanoutd.dispatcher.audience import AudienceAway, NotConfigured, Unsupplied, stream
 from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns, shards
 from fanoutd.store.campaigns import Campaign
@@ -43,6 +43,11 @@ class Planner:
             self.complete(db, campaign, ("planning", "running"))
         except _Stopped:
             log.info("campaign %s is planned no further: it was paused or cancelled", campaign.id)
+        except NotConfigured as e:
+            log.error("campaign %s is paused: %s", campaign.id, e)
+            with db.transaction():
+                for state in ("planning", "running"):
+                    campaigns.move(db, campaign.id, state, "paused", cause="config", reason=str(e))
         except AudienceAway as e:
             log.warning("campaign %s waits for its audience: %s", campaign.id, e)
             self._wait(db, campaign, str(e))
@@ -63,7 +68,7 @@ class Planner:
         return replace(campaign, started_at=started)
 
     def complete(self, db: Database, campaign: Campaign, states: tuple[str, ...]) -> None:
-        """Plan while the campaign is in one of these states. Raises _Stopped, AudienceAway, Unsupplied."""
+        """Plan while the campaign is in one of these states. Raises _Stopped, and as ``stream`` does."""
         known = [row[0] for row in db.rows("SELECT idx FROM fanout_shard WHERE campaign = %s", campaign.id)]
         index = max(known, default=-1) + 1
         new = unseen(stream(campaign, self._config, self._spool), _already(db, campaign) if known else ())

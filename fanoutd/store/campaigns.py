@@ -47,6 +47,7 @@ class Campaign:
 
     ``definition`` holds what was in force when it reached the store: ``channels``, ``bodies``,
     ``too_long``, ``variables``, ``query``, ``content``, ``phone``, ``data``, ``page``, ``page_size``.
+    Empty: the configuration does not have what was asked for, and the campaign is paused until it does.
     ``origin`` is ``query`` or ``list``; ``cause`` a word for the kind of trouble behind ``reason``.
     """
 
@@ -109,6 +110,14 @@ def insert(db: Database, campaign: Campaign) -> bool:
         json.dumps(c.definition, ensure_ascii=False),
     )  # fmt: skip
     return True
+
+
+def define(db: Database, campaign: Campaign) -> None:
+    """Complete one that came in under a configuration that did not have what it asked for."""
+    db.execute(
+        "UPDATE fanout_campaign SET definition = %s WHERE id = %s AND definition = '{}'",
+        json.dumps(campaign.definition, ensure_ascii=False), campaign.id,
+    )  # fmt: skip
 
 
 def get(db: Database, campaign: str) -> Campaign | None:
