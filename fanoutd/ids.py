@@ -1,10 +1,14 @@
-"""Campaign ids: ``[a-z0-9-]``, sortable by time, or derived from an idempotency key."""
+"""Ids of people, messages and campaigns. The last: ``[a-z0-9-]``, sortable by time, or derived from a key."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import os
+import re
+
+#: What an openid looks like; WeChat's have 28 characters today, which is not to be relied on.
+OPENID = re.compile(r"[A-Za-z0-9_-]{6,64}")
 
 
 def _text(data: bytes) -> str:

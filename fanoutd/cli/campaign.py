@@ -8,7 +8,8 @@ import sys
 
 import click
 
-from fanoutd.cli.common import Group, Settings, connected, pass_settings
+from fanoutd.cli.common import Group, Settings, connected, pass_settings, say
+from fanoutd.cli.orders import ORDERS
 from fanoutd.cli.send import judge, see_through
 
 COLUMNS = ("openid", "state", "channel", "errcode", "msgid", "attempts", "updated_at")
@@ -16,7 +17,11 @@ COLUMNS = ("openid", "state", "channel", "errcode", "msgid", "attempts", "update
 
 @click.group(cls=Group)
 def campaign() -> None:
-    """List campaigns, show one, export its people."""
+    """List campaigns, show one, export its people, pause it and let it go on."""
+
+
+for _order in ORDERS:
+    campaign.add_command(_order)
 
 
 @campaign.command("list")
@@ -49,6 +54,9 @@ def show(settings: Settings, campaign_id: str, as_json: bool) -> None:
 
     screen = console()
     screen.print(picture(found, screen.width))
+    if found["counts"]["unknown"]:
+        say(f"Who they are: `fanoutd campaign export {campaign_id} --state unknown`; then `campaign retry --unknown`, "
+            "which may reach them twice, or `campaign resolve --sent` or `--failed`")  # fmt: skip
 
 
 @campaign.command()

@@ -68,7 +68,7 @@ def submission(*, text: str | None, file: str | None, openids: str | None, varia
     if text is not None:
         params["content"] = text
     if openids:
-        params["openids"] = _openids(openids)
+        params["openids"] = read_openids(openids)
     if variables:
         data = params.get("data") or {}
         if not isinstance(data, dict):
@@ -98,7 +98,7 @@ def _document(file: str) -> dict[str, Any]:
     return document
 
 
-def _openids(file: str) -> list[str]:
+def read_openids(file: str) -> list[str]:
     lines = [line.split(",")[0].strip().strip('"') for line in _read(file).splitlines()]
     if lines and lines[0].lower() == "openid":
         del lines[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -11,14 +10,12 @@ from typing import Any
 
 from fanoutd.config import Config, sqlite_path
 from fanoutd.errors import FanoutdError
+from fanoutd.ids import OPENID
 from fanoutd.spool import Spool
 from fanoutd.sqltext import to_sqlite
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.values import query_values
-
-#: Contract with the outside: 6 to 64 of these; WeChat's have 28 today.
-OPENID = re.compile(r"[A-Za-z0-9_-]{6,64}")
 
 _FETCH = 1000
 

@@ -17,7 +17,7 @@ from fanoutd.store.corrections import StillHeld, reopen, resolve
 
 PAUSED_BY_OPERATOR = "paused by an operator; `fanoutd campaign resume` lets it go on"
 
-NOT_NOW, WRONG_STATE = -32005, -32003
+INVALID, NOT_NOW, WRONG_STATE = -32602, -32005, -32003
 
 
 def pause(db: Database, campaign: Campaign) -> str:
@@ -69,6 +69,8 @@ def resume(db: Database, campaign: Campaign) -> str:
 
 def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
     """Send again to those who failed or are unknown. Raises RpcError while it runs."""
+    if not (failed or unknown):
+        raise RpcError(INVALID, "failed or unknown must be true: whom to send to again", "failed")
     if campaign.state not in ("done", "paused") or campaign.cause in DISTRUSTED:
         words = f"campaign {campaign.id} is {campaign.state}; retry when it is done, or pause it first"
         raise RpcError(WRONG_STATE, words, "campaign")
@@ -82,8 +84,10 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
     return "running" if again and campaign.state == "done" else campaign.state
 
 
-def settle(db: Database, campaign: Campaign, word: str, openids: list[str] | None) -> str:
+def settle(db: Database, campaign: Campaign, word: str | None, openids: list[str] | None) -> str:
     """Take the operator's word, ``sent`` or ``failed``, for unknown people; all of them, or these."""
+    if word not in ("sent", "failed"):
+        raise RpcError(INVALID, 'as must be "sent" or "failed"', "as")
     with db.transaction():
         resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids)
     with db.transaction():

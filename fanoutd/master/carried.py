@@ -52,20 +52,19 @@ def _after(value: Any) -> int | str | None:
 
 def _retry(params: Params) -> dict[str, Any]:
     read.only(params, ("campaign", "failed", "unknown"))
-    wanted = {"failed": read.flag(params, "failed"), "unknown": read.flag(params, "unknown")}
-    if not any(wanted.values()):
-        raise invalid("failed", "or unknown must be true: whom to send to again")
-    return {"campaign": read.campaign(params), **wanted}
+    return {
+        "campaign": read.campaign(params),
+        "failed": read.flag(params, "failed"),
+        "unknown": read.flag(params, "unknown"),
+    }
 
 
 def _resolve(params: Params) -> dict[str, Any]:
     read.only(params, ("campaign", "as", "openids"))
-    if params.get("as") not in ("sent", "failed"):
-        raise invalid("as", 'must be "sent" or "failed"')
     openids = params.get("openids")
     return {
         "campaign": read.campaign(params),
-        "as": params["as"],
+        "as": read.text(params, "as", 64),
         "openids": None if openids is None else read.openids(openids),
     }
 

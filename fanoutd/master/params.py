@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fanoutd import times
+from fanoutd.ids import OPENID
 from fanoutd.master.rpc import INVALID_PARAMS, NO_SUCH_CAMPAIGN, RpcError
 
 _DECIMAL = re.compile(r"[0-9]{1,19}")
-_OPENID = re.compile(r"[A-Za-z0-9_-]{6,64}")
 _CAMPAIGN = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -97,7 +97,7 @@ def flag(params: Mapping[str, Any], field: str) -> bool:
 
 def openid(value: Any, field: str) -> str:
     """An openid's shape; whether there is such a person only WeChat knows."""
-    if not isinstance(value, str) or not _OPENID.fullmatch(value):
+    if not isinstance(value, str) or not OPENID.fullmatch(value):
         raise invalid(field, "is no openid: 6 to 64 of A-Z a-z 0-9 _ -")
     return value
 
