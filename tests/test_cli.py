@@ -498,3 +498,56 @@ def test_who_may_not_is_told_so_with_77() -> None:
         for command in ("stop", "reopen-logs"):
             refused(daemon.run(command), 77)
         assert daemon.pid() is not None
+
+
+# ---- orders to campaigns, and what became of a person
+
+
+def test_a_campaign_is_paused_resumed_and_cancelled_by_name(daemon: Daemon) -> None:
+    campaign = daemon.cli("send", "later", "--at", "2099-01-01T00:00:00+08:00").stdout.strip()
+    for what, state in (("pause", "paused"), ("resume", "scheduled"), ("cancel", "cancelled")):
+        assert daemon.cli("campaign", what, campaign).stdout == f"{campaign} {state}\n"
+    done = daemon.cli("campaign", "pause", campaign)
+    assert (done.returncode, done.stdout) == (75, "") and "cancelled" in done.stderr
+    assert daemon.cli("campaign", "resume", "c-nobody").returncode == 65
+    answer = daemon.cli("campaign", "cancel", campaign, "--json")
+    assert json.loads(answer.stdout) == {"campaign": campaign, "state": "cancelled"}
+
+
+def test_whoever_is_unknown_is_counted_listed_and_resolved(daemon: Daemon) -> None:
+    daemon.sandbox.set_options(drop_after=0.3)
+    try:
+        campaign = daemon.cli("send", "x", "--wait").stdout.split()[0]
+    finally:
+        daemon.sandbox.set_options(drop_after=0)
+    unknown = daemon.call("campaign.get", campaign=campaign)["counts"]["unknown"]
+    assert unknown > 0
+    shown = daemon.cli("campaign", "show", campaign)
+    assert "unknown" in shown.stdout and f"campaign export {campaign} --state unknown" in shown.stderr
+    listed = daemon.cli("campaign", "export", campaign, "--state", "unknown").stdout.splitlines()[1:]
+    assert len(listed) == unknown
+    assert daemon.cli("campaign", "retry", campaign).returncode == 2
+    refused = daemon.cli("campaign", "retry", campaign, "--unknown")
+    assert refused.returncode == 2 and "a second time" in refused.stderr and "--yes" in refused.stderr
+    assert daemon.call("campaign.get", campaign=campaign)["counts"]["unknown"] == unknown
+    one = listed[0].split(",")[0]
+    assert daemon.cli("campaign", "resolve", campaign, "--sent", "--openids", "-", text=f"{one}\n").returncode == 0
+    assert daemon.call("campaign.get", campaign=campaign)["counts"]["unknown"] == unknown - 1
+    assert daemon.cli("campaign", "resolve", campaign).returncode == 2
+    assert daemon.cli("campaign", "retry", campaign, "--unknown", "--yes").returncode == 0
+    assert daemon.until(campaign)["counts"]["unknown"] == 0
+    assert daemon.cli("campaign", "repair", campaign, "--yes").returncode == 75
+
+
+def test_explain_tells_a_life_line_by_line(daemon: Daemon) -> None:
+    campaign = daemon.cli("send", "x", "--openids", "-", text=f"{follower(1)}\n").stdout.strip()
+    daemon.until(campaign)
+    told = daemon.cli("explain", follower(1), "--campaign", campaign).stdout
+    assert told.startswith(f"campaign {campaign}\n") and "taken into the campaign" in told
+    assert "called, custom" in told and "sent as custom message" in told
+    events = [json.loads(line) for line in daemon.cli("explain", follower(1), "--json").stdout.splitlines()]
+    assert {"at", "campaign", "event", "channel", "errcode", "msgid", "attempt", "node"} == set(events[0])
+    nobody = daemon.cli("explain", "oNOBODY")
+    assert (nobody.returncode, nobody.stdout) == (0, "") and "is in no campaign" in nobody.stderr
+    for wrong in (("x",), ("oNOBODY", "--campaign", "no")):
+        assert daemon.cli("explain", *wrong).returncode == 65

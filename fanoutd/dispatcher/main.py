@@ -18,6 +18,7 @@ from typing import Any
 
 from fanoutd import identity
 from fanoutd.child import Child
+from fanoutd.config import sqlite_path
 from fanoutd.dispatcher import commands
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.explain import explain
@@ -33,6 +34,7 @@ from fanoutd.journal import expire
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
+from fanoutd.promise import promise
 from fanoutd.spool import Spool
 from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
@@ -417,7 +419,7 @@ class Dispatcher:
             "accounts": [self._account(db, name) for name in self._config.accounts],
             "shards": {"pending": waiting, "leased": leased},
             "nodes": [{"node": self._node, "heartbeat_age": 0.0}],
-            "promise": "exact",
+            "promise": promise(self._config.daemon.state_dir, sqlite_path(self._config.store_url)),
         }
 
     def _account(self, db: Database, name: str) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""The store: there, whole, durable, and of our version."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from fanoutd.config import Config, sqlite_path
+from fanoutd.doctor.findings import Finding, fail, ok, warn
+from fanoutd.store import open_store, schema
+
+#: A check of the whole file takes about a second for so many bytes.
+_QUICKLY_CHECKED = 256 << 20
+
+
+def store(config: Config) -> Iterator[Finding]:
+    path = sqlite_path(config.store_url)
+    if path is None:
+        yield fail("store", "[store] url: this version keeps its store in SQLite only", "leave url out")
+    elif not path.exists():
+        yield warn("store", f"{path} is not there yet", "`fanoutd serve` makes it")
+    else:
+        yield from _sqlite(config, path)
+
+
+def _sqlite(config: Config, path: Path) -> Iterator[Finding]:
+    began = time.perf_counter()
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as link:
+            mode = link.execute("PRAGMA journal_mode").fetchone()[0]
+            version = link.execute("SELECT value FROM fanout_meta WHERE name = 'version'").fetchone()
+            took = (time.perf_counter() - began) * 1000
+            broken = _broken(link, path)
+    except sqlite3.Error as e:
+        yield fail("store", f"{path}: {e}", "run doctor as the daemon's user; restore it from a backup if it is broken")
+        return
+    if broken:
+        yield fail("store", f"{path}: {broken}", "stop the daemon and restore the file; then `fanoutd campaign repair`")
+    if mode != "wal":
+        yield fail("store", f"{path}: journal_mode is {mode}, not wal", "nobody else may open it with other settings")
+    if version is None or int(version[0]) > schema.VERSION:
+        yield fail("store", f"{path}: a newer fanoutd has used it", "install that version")
+    else:
+        yield ok("store", f"SQLite, version {version[0]} of {schema.VERSION}, answers in {took:.1f} ms")
+    yield _durable(config)
+
+
+def _broken(link: sqlite3.Connection, path: Path) -> str | None:
+    if path.stat().st_size > _QUICKLY_CHECKED:
+        return None
+    said = link.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return None if said == "ok" else str(said)
+
+
+def _durable(config: Config) -> Finding:
+    """As the program itself sets it on each connection."""
+    with closing(open_store(config.store_url)) as db:
+        level = db.rows("PRAGMA synchronous")[0][0]
+    if level < 2:
+        return fail("durability", f"synchronous is {level}, not FULL", "this SQLite ignores it; use another build")
+    return ok("durability", "synchronous FULL: a commit outlives a power cut, if the disk is honest")
