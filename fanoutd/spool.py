@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fanoutd import failpoint
+
 _log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[a-z0-9-]{1,64}")
@@ -55,9 +57,11 @@ class Spool:
             # Opened before the file has its name: from then on the dispatcher may take it.
             with _opened(self._new) as new:
                 _write(half, data)
+                failpoint.reach("before_accept")
                 os.rename(half, whole)
                 made = [whole]
                 os.fsync(new)
+                failpoint.reach("after_accept")
             if keyed and not marker.exists():
                 made.append(marker)
                 self._mark(campaign)

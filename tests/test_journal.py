@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fanoutd.journal import RECORD_SIZE, Journal, adopt, tag
+from fanoutd.journal import RECORD_SIZE, Journal, adopt, kept, tag
 from fanoutd.outcome import Progress, State
 from fanoutd.testimony import read
 
@@ -88,32 +88,119 @@ def test_a_message_id_comes_back(tmp_path: Path) -> None:
     assert judged(closed(journal)).msgid == 3717005636572528642
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_damage_anywhere_never_makes_pending_of_a_request_that_left(tmp_path: Path, seed: int) -> None:
-    chance = random.Random(seed)
-    journal = Journal(tmp_path, "w1")
+# ---- damage: whatever becomes of the file, a request that left is never called pending
+
+PEOPLE = 40
+
+
+def written(folder: Path, name: str = "w1", people: int = PEOPLE) -> bytes:
+    """A journal as its worker left it: of each three people one was answered, one was not, one was never called."""
+    journal = Journal(folder, name)
     journal.lease(7, 3, "c-1")
-    for position in range(50):
-        journal.sending((7, position, 3), 1, WHO)
-        if position % 2:
+    for position in range(people):
+        if position % 3:
+            journal.sending((7, position, 3), 1, WHO)
+        if position % 3 == 2:
             journal.answer((7, position, 3), 1, WHO, 0, None)
     path = closed(journal)
-    data = bytearray(path.read_bytes()[: 4096 + 76 * RECORD_SIZE])
-    if seed % 2:
-        del data[chance.randrange(4096, len(data)) :]
-    else:
-        data[chance.randrange(4096, len(data))] ^= 1 << chance.randrange(8)
-    path.write_bytes(data)
-    orphan = adopt(path)
-    assert orphan is not None
-    said = read(orphan.data())
-    states = [said.judge(FRESH, (7, position, 3), OPENID, CHANNELS).state for position in range(50)]
-    if seed % 2 == 0:  # every record whole but one: all who left are known to have
-        assert State.PENDING not in states
-    else:  # cut off: what is lost with it was written after, so those before are as they were
-        known = [s for s in states if s is not State.PENDING]
-        assert states[: len(known)] == known
-    orphan.close()
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def states(data: bytes, people: int = PEOPLE) -> list[State]:
+    said = read(data)
+    return [said.judge(FRESH, (7, position, 3), OPENID, CHANNELS).state for position in range(people)]
+
+
+def used(data: bytes) -> int:
+    return len(data.rstrip(b"\0"))
+
+
+def left_and_pending(found: list[State]) -> list[int]:
+    """Positions of people who were called and are said not to have been."""
+    return [position for position, state in enumerate(found) if position % 3 and state is State.PENDING]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals that grow by pages: read a hundred times as fast."""
+    monkeypatch.setattr("fanoutd.journal.CHUNK", 4096)
+    monkeypatch.setattr("fanoutd.testimony.CHUNK", 4096)
+
+
+def test_an_undamaged_journal_tells_all(tmp_path: Path) -> None:
+    expected = {0: State.PENDING, 1: State.UNKNOWN, 2: State.SENT}
+    assert states(written(tmp_path)) == [expected[position % 3] for position in range(PEOPLE)]
+
+
+@pytest.mark.usefixtures("small")
+def test_cut_off_at_any_byte_it_calls_nobody_pending_and_what_is_left_still_speaks(tmp_path: Path) -> None:
+    data = written(tmp_path)
+    for length in range(used(data) + RECORD_SIZE):
+        found = states(data[:length])
+        assert State.PENDING not in found
+        whole = (length - 4096) // RECORD_SIZE - 1  # records after the lease
+        answered = [position for position in range(2, PEOPLE, 3) if position + 1 <= whole]
+        assert all(found[position] is State.SENT for position in answered), (length, answered)
+
+
+@pytest.mark.usefixtures("small")
+def test_with_any_bit_flipped_nobody_who_left_is_pending(tmp_path: Path) -> None:
+    data = bytearray(written(tmp_path))
+    for at in (*range(128), *range(128, 4096, 97), *range(4096, used(data))):
+        for bit in range(8):
+            data[at] ^= 1 << bit
+            assert left_and_pending(states(bytes(data))) == [], (at, bit)
+            data[at] ^= 1 << bit
+
+
+@pytest.mark.usefixtures("small")
+def test_records_repeated_moved_zeroed_or_of_another_journal_are_no_proof_of_silence(tmp_path: Path) -> None:
+    data, other = written(tmp_path), written(tmp_path, "w2")
+    chance = random.Random(1)
+    end = used(data)
+    places = range(4096, end - RECORD_SIZE, RECORD_SIZE)
+    for _ in range(400):
+        damaged = bytearray(data)
+        here, there = chance.sample(places, 2)
+        record = slice(here, here + RECORD_SIZE)
+        damaged[record] = chance.choice(
+            (data[there : there + RECORD_SIZE], bytes(RECORD_SIZE), other[record], os.urandom(RECORD_SIZE))
+        )
+        if damaged != data:
+            assert left_and_pending(states(bytes(damaged))) == []
+    assert left_and_pending(states(bytes(4096) + data[4096:])) == []
+    assert left_and_pending(states(data[:4096] + bytes(4096) + data[8192:])) == []
+    # another journal of the same boot whose header differs in nothing but the moment: its records fit it alone
+    assert State.PENDING not in states(other[:4096].replace(b"\n1", b"\n2", 1) + data[4096:])
+
+
+def test_a_journal_of_another_boot_knows_answers_and_no_silence(tmp_path: Path) -> None:
+    data = written(tmp_path)
+    boot = data.index(b"\n") + 1
+    found = states(data[:boot] + b"0" * 36 + data[boot + 36 :])
+    assert State.PENDING not in found  # the checksums know the boot too
+
+
+def test_what_is_no_journal_at_all_is_read_without_a_word() -> None:
+    chance = random.Random(2)
+    for length in (0, 1, 4095, 4096, 4097, 4096 + RECORD_SIZE, 3 * 4096):
+        assert State.PENDING not in states(chance.randbytes(length))
+        assert State.PENDING not in states(bytes(length))
+
+
+def test_a_journal_that_was_put_aside_speaks_after_another_boot_and_a_cut_one_does_not(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "w1")
+    journal.lease(7, 3, "c-1")
+    journal.sending((7, 0, 3), 1, WHO)
+    journal.answer((7, 0, 3), 1, WHO, 0, None)
+    journal.keep()
+    (path,) = kept(tmp_path)
+    assert path.stat().st_size == 4096 + 4 * RECORD_SIZE
+    said = read(path.read_bytes())
+    assert said.reliable
+    assert not read(path.read_bytes()[:-RECORD_SIZE]).reliable
 
 
 def test_a_full_disk_is_met_before_anything_is_sent(tmp_path: Path) -> None:

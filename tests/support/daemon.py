@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ def follower(i: int) -> str:
 
 class Daemon:
     """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made.
-    ``prefix``: a command to start the daemon by."""
+    ``prefix``: a command to start the daemon by; ``environ``: what it has beside ours."""
 
     def __init__(self, folder: Path, followers: int = 0, workers: int = 2, concurrency: int = 32, rate: int = 100_000,
                  sandbox: SandboxProcess | None = None, wait: bool = True, prefix: tuple[str, ...] = (),
-                 **options: Any) -> None:  # fmt: skip
-        self.folder, self.followers, self._prefix = folder, followers, prefix
+                 environ: Mapping[str, str] | None = None, **options: Any) -> None:  # fmt: skip
+        self.folder, self.followers, self._prefix, self._environ = folder, followers, prefix, environ
         self.socket = folder / "state" / "fanoutd.sock"
         self._shared = sandbox is not None
         self.sandbox = sandbox or SandboxProcess(folder / "ledger.jsonl", **options)
@@ -82,6 +83,7 @@ class Daemon:
         self.process = subprocess.Popen(
             [*self._prefix, sys.executable, "-m", "fanoutd", "-c", str(self.config), "serve"], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=(self.folder / "stderr").open("ab"), start_new_session=True,
+            env=None if self._environ is None else {**os.environ, **self._environ},
         )  # fmt: skip
         if wait:
             wait_for(self.ready, "an answer to ping")
