@@ -1,7 +1,8 @@
-"""Whether the store is the one that this node left: a number that only grows, there and in the state directory.
+"""Whether the store is the one that this node left, or an earlier one, whose pending people were sent to.
 
-It is written to the store first. Should the store ever show a smaller one than the state directory, then an
-earlier state of it has been put back, and people of whom it says "pending" may have been sent to.
+Two witnesses: a number that only grows, in the store and then in the state directory, while anything runs and when
+the daemon stops; and the journals of the time since it last grew, which may know of leases and of people that the
+store has never heard of.
 """
 
 from __future__ import annotations
@@ -11,8 +12,14 @@ import json
 import os
 from pathlib import Path
 
-from fanoutd.store import Database
+from fanoutd.journal import in_use, kept, tag
+from fanoutd.store import Database, shards
 from fanoutd.store.meta import read, write
+from fanoutd.testimony import Testimony
+from fanoutd.testimony import read as read_journal
+
+#: The epoch's file and the journals bear times of one wall clock, but it may have been set between: seconds.
+_MARGIN = 300.0
 
 WENT_BACK = (
     "the store was put back to an earlier state, and people whom it calls pending may have been sent to; "
@@ -27,6 +34,17 @@ class Epoch:
         self._file = state_dir / "epoch"
         self._name = f"epoch:{node}"
         self._store = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()  # of its password, not even this
+
+    def journals_know_more(self, db: Database, journals: Path) -> bool:
+        """Whether the store has never reached what a journal tells of. Raises StoreAway, OSError."""
+        try:
+            since = self._file.stat().st_mtime - _MARGIN
+        except FileNotFoundError:
+            return False  # a store that we have never used
+        if self._known() is None:
+            return False
+        recent = [path for path in kept(journals) if path.stat().st_mtime >= since]
+        return any(_beyond(db, read_journal(path.read_bytes())) for path in (*recent, *in_use(journals)))
 
     def went_back(self, db: Database) -> bool:
         """Raises StoreAway, OSError."""
@@ -57,3 +75,17 @@ class Epoch:
             out.flush()
             os.fsync(out.fileno())
         half.replace(self._file)
+
+
+def _beyond(db: Database, said: Testimony) -> bool:
+    """Leases later than the store knows, or people beyond those whom it says were claimed."""
+    furthest: dict[tuple[int, int], int] = {}
+    for shard, position, token in said.calls:
+        furthest[shard, token] = max(position, furthest.get((shard, token), -1))
+    for (shard, token), campaign in said.leases.items():
+        row = shards.row(db, shard)
+        if row is None or tag(row.campaign) != campaign or row.token < token:
+            return True
+        if row.token == token and row.leased and furthest.get((shard, token), -1) >= row.next:
+            return True
+    return False

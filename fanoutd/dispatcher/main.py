@@ -104,6 +104,7 @@ class Dispatcher:
             if not data or any(m["t"] == "quit" for m in messages):
                 return 0
             if any(m["t"] == "stop" for m in messages):
+                self._promise(self._desk.submit(self._guarded, self._last_epoch))
                 wait(self._open, _LAST_WORDS)
                 return 0
             self._beat()
@@ -192,7 +193,7 @@ class Dispatcher:
                 bring_in(db, self._spool, self._config, self._node, campaign)
             self._stop_all(db, "copy", COPIED)
             identity.seen_to(state_dir)
-        if self._epoch.went_back(db):
+        if self._epoch.went_back(db) or self._epoch.journals_know_more(db, self._journals):
             self._stop_all(db, "past", WENT_BACK)
         self._epoch.advance(db)
 
@@ -223,6 +224,11 @@ class Dispatcher:
             self._epoch.advance(db)
         elif campaigns.in_states(db, "planning", "running"):
             self._epoch.advance(db)
+
+    def _last_epoch(self) -> None:
+        """A store that is put back while we are away shows an earlier one."""
+        if self._migrated.is_set():
+            self._epoch.advance(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""

@@ -258,16 +258,27 @@ class Shard:
     """A shard's row, as far as its leases go."""
 
     id: int
+    campaign: str
     token: int
     next: int
+    leased: bool
+
+
+_SHARD = "SELECT id, campaign, token, next, owner IS NOT NULL FROM fanout_shard"
 
 
 def of_campaign(db: Database, campaign: str) -> list[Shard]:
     """In sending order."""
-    return [
-        Shard(*row) for row in
-        db.rows("SELECT id, token, next FROM fanout_shard WHERE campaign = %s ORDER BY idx", campaign)
-    ]  # fmt: skip
+    return [_shard(*row) for row in db.rows(f"{_SHARD} WHERE campaign = %s ORDER BY idx", campaign)]
+
+
+def row(db: Database, shard: int) -> Shard | None:
+    found = db.one(f"{_SHARD} WHERE id = %s", shard)
+    return _shard(*found) if found else None
+
+
+def _shard(id: int, campaign: str, token: int, following: int, leased: int) -> Shard:
+    return Shard(id, campaign, token, following, bool(leased))
 
 
 def people(db: Database, shard: int) -> list[Person]:
