@@ -164,7 +164,7 @@ def test_fifty_reloads_leave_the_master_as_it_was(master: MasterProcess) -> None
     before = figures()
     for _ in range(50):
         master.result("daemon.reload")
-    until(lambda: len(master.children()) == 4, "the last ones to leave")
+    until(lambda: len(master.children()) == 4 and figures()[0] <= before[0], "the last ones to leave", 20)
     after = figures()
     assert after[0] <= before[0] and after[1] == 1, (before, after)
     assert after[2] - before[2] < 1 << 20, f"{before[2]} -> {after[2]} bytes"
