@@ -18,6 +18,9 @@ from fanoutd.testimony import Testimony, read
 
 log = logging.getLogger(__name__)
 
+#: How long after its end a lease of another node is taken over, in milliseconds: longer than a request may take.
+TAKEN_OVER_AFTER_MS = 30_000
+
 AtAnyRisk = Callable[[str], bool]
 """Whether an account wants custom messages repeated whose answer was never seen."""
 
@@ -50,6 +53,17 @@ def _without_journal(db: Database, journals: Path, node: str, at_any_risk: AtAny
         if holder == node and not (journals / name).exists():
             for held in shards.of_owner(db, owner):
                 settle(db, held, Testimony(reliable=False), at_any_risk)
+
+
+def take_over(db: Database, node: str) -> int:
+    """Free what other nodes hold though their leases ended long ago; how many shards.
+
+    Nobody here can read their journals: whoever was claimed is unknown, until they come back and tell.
+    """
+    ended = [held for held in shards.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
+    for held in ended:
+        settle(db, held, Testimony(reliable=False), lambda _account: False)
+    return len(ended)
 
 
 def settle(db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk) -> None:

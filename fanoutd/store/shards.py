@@ -238,6 +238,16 @@ def of_owner(db: Database, owner: str) -> list[Lease]:
     return [Lease(shard, token, campaign, owner) for shard, token, campaign in rows]
 
 
+def expired(db: Database, since_ms: int) -> list[Lease]:
+    """Leases that ended so long ago, by the database's clock."""
+    rows = db.rows(
+        "SELECT id, token, campaign, owner FROM fanout_shard "
+        f"WHERE owner IS NOT NULL AND lease_until < {db.NOW_MS} - %s",
+        since_ms,
+    )
+    return [Lease(*row) for row in rows]
+
+
 def owners(db: Database) -> list[str]:
     rows = db.rows("SELECT DISTINCT owner FROM fanout_shard WHERE owner IS NOT NULL")
     return [row[0] for row in rows]
