@@ -35,6 +35,9 @@ RECORD_SIZE = RECORD.size + CRC.size
 #: The folder, beside the journals in use, of those that are in the store.
 KEPT = "kept"
 
+#: A journal is made in a moment: one that has no name after so many seconds has no worker.
+_UNFINISHED = 600.0
+
 Attempt = tuple[int, int, int]
 """(shard, position, fencing token): one person in one lease."""
 
@@ -173,13 +176,25 @@ def in_use(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[!.]*") if path.name != KEPT)
 
 
-def kept(folder: Path) -> list[Path]:
-    """Journals of which everything is in the store, oldest first."""
-    return sorted((folder / KEPT).glob("*"), key=lambda path: (path.stat().st_mtime, path.name))
+def kept(folder: Path, since: float = 0.0) -> list[Path]:
+    """Journals of which everything is in the store, oldest first; those put aside since then (seconds since 1970)."""
+    found = sorted((put_aside, path) for path in (folder / KEPT).glob("*") if (put_aside := _time_of(path)) >= since)
+    return [path for _, path in found]
+
+
+def _time_of(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # it has just expired
+        return -1.0
 
 
 def expire(folder: Path, age: float) -> None:
-    """Remove those that were put aside more than ``age`` seconds ago."""
-    for path in kept(folder):
-        if time.time() - path.stat().st_mtime > age:
+    """Remove those that were put aside more than ``age`` seconds ago, and what dead workers had just begun to make."""
+    now = time.time()
+    for path in (folder / KEPT).glob("*"):
+        if now - _time_of(path) > age:
+            path.unlink(missing_ok=True)
+    for path in folder.glob(".*"):
+        if now - _time_of(path) > _UNFINISHED:
             path.unlink(missing_ok=True)

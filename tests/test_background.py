@@ -114,7 +114,7 @@ def test_a_worker_that_cannot_boot_is_told_to_the_caller(tmp_path: Path, code: P
 @pytest.mark.parametrize(("number", "words"), [(signal.SIGKILL, "died while it started"),
                                                (signal.SIGINT, "stopped before a worker was ready")])
 def test_a_daemon_that_ends_while_it_starts_is_a_failure(tmp_path: Path, code: Path, number: int, words: str) -> None:
-    begin_worker_with(code, "import signal; signal.pause()")
+    begin_worker_with(code, "import time; time.sleep(20)")
     with program(tmp_path, f"log_file = '{tmp_path}/f.log'", code) as daemon:
         caller = daemon.start("serve", "--daemonize")
         until(lambda: "worker 1 started" in daemon.log(), "a worker that boots")

@@ -17,6 +17,8 @@ from fanoutd.store.corrections import StillHeld, reopen, resolve
 
 PAUSED_BY_OPERATOR = "paused by an operator; `fanoutd campaign resume` lets it go on"
 
+CANCELLED_BY_OPERATOR = "cancelled by an operator"
+
 INVALID, NOT_NOW, WRONG_STATE = -32602, -32005, -32003
 
 
@@ -37,14 +39,19 @@ def pause(db: Database, campaign: Campaign) -> str:
 
 
 def cancel(db: Database, campaign: Campaign) -> str:
-    """End it: whoever was not tried stays pending for ever. Raises RpcError when it has ended otherwise."""
+    """End it: whoever was not tried stays pending for ever. Raises RpcError when it has ended otherwise.
+
+    One that is not to be trusted stays so: `repair` can still tell who was sent to.
+    """
     if campaign.state == "cancelled":
         return campaign.state
     if campaign.state in FINAL:
         raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state} already", "campaign")
     with db.transaction():
         at = db.now_ms()
-        _move(db, campaign, "cancelled", cause="operator", reason="cancelled by an operator", finished_at=at)
+        distrusted = campaign.cause in DISTRUSTED
+        why = (campaign.cause, campaign.reason) if distrusted else ("operator", CANCELLED_BY_OPERATOR)
+        _move(db, campaign, "cancelled", cause=why[0], reason=why[1], finished_at=at)
     return "cancelled"
 
 

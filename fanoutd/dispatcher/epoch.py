@@ -12,11 +12,10 @@ import json
 import os
 from pathlib import Path
 
-from fanoutd.journal import in_use, kept, tag
+from fanoutd.journal import tag
 from fanoutd.store import Database, shards
 from fanoutd.store.meta import read, write
-from fanoutd.testimony import Testimony
-from fanoutd.testimony import read as read_journal
+from fanoutd.testimony import Testimony, testimonies
 
 #: The epoch's file and the journals bear times of one wall clock, but it may have been set between: seconds.
 _MARGIN = 300.0
@@ -43,8 +42,7 @@ class Epoch:
             return False  # a store that we have never used
         if self._known() is None:
             return False
-        recent = [path for path in kept(journals) if path.stat().st_mtime >= since]
-        return any(_beyond(db, read_journal(path.read_bytes())) for path in (*recent, *in_use(journals)))
+        return any(_beyond(db, said) for said in testimonies(journals, since))
 
     def went_back(self, db: Database) -> bool:
         """Raises StoreAway, OSError."""
@@ -78,14 +76,19 @@ class Epoch:
 
 
 def _beyond(db: Database, said: Testimony) -> bool:
-    """Leases later than the store knows, or people beyond those whom it says were claimed."""
+    """Calls under leases later than the store knows, or to people beyond those whom it says were claimed.
+
+    A lease alone proves nothing: it is noted before the store has it.
+    """
     furthest: dict[tuple[int, int], int] = {}
     for shard, position, token in said.calls:
         furthest[shard, token] = max(position, furthest.get((shard, token), -1))
-    for (shard, token), campaign in said.leases.items():
+    for (shard, token), position in furthest.items():
+        if (shard, token) not in said.leases:  # a damaged journal is no witness of this
+            continue
         row = shards.row(db, shard)
-        if row is None or tag(row.campaign) != campaign or row.token < token:
+        if row is None or row.token < token or tag(row.campaign) != said.leases[shard, token]:
             return True
-        if row.token == token and row.leased and furthest.get((shard, token), -1) >= row.next:
+        if row.token == token and row.leased and position >= row.next:
             return True
     return False

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fanoutd.journal import in_use, kept, tag
+from fanoutd.journal import tag
 from fanoutd.outcome import State, channel_name, errcode_word
 from fanoutd.store import Database
-from fanoutd.testimony import Call, Testimony, read
+from fanoutd.testimony import Call, testimonies
 from fanoutd.times import iso
 
 Event = dict[str, Any]
@@ -45,19 +45,11 @@ def _places(db: Database, openid: str, campaign: str | None) -> Iterator[tuple[A
 
 def _calls(journals: Path, places: set[tuple[int, int]], openid: str) -> dict[tuple[int, int], list[tuple[int, Call]]]:
     found: dict[tuple[int, int], list[tuple[int, Call]]] = {}
-    for said in _testimonies(journals):
+    for said in testimonies(journals):
         for (shard, position, token), calls in said.calls.items():
             if (shard, position) in places and calls[0].who == tag(openid):
                 found.setdefault((shard, position), []).extend((token, call) for call in calls)
     return {place: sorted(calls, key=lambda each: each[0]) for place, calls in found.items()}
-
-
-def _testimonies(journals: Path) -> Iterable[Testimony]:
-    for path in (*kept(journals), *in_use(journals)):
-        try:
-            yield read(path.read_bytes())
-        except FileNotFoundError:  # put aside just now
-            continue
 
 
 def _life(row: tuple[Any, ...], calls: list[tuple[int, Call]], node: str) -> Iterator[Event]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from typing import Any
 
 from fanoutd import identity
@@ -54,6 +55,9 @@ _STORE_RETRY = 1.0
 _LEAST_ROOM = 2 << 20
 #: For how long settled journals are kept, in seconds: as long as a backup of the store may be old and repaired.
 JOURNALS_KEPT = 172_800.0
+_HALTS = ("campaign.pause", "campaign.cancel")
+_ORDERS = (*_HALTS, "campaign.resume", "campaign.retry", "campaign.repair")
+
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
 _LAST_WORDS = 1.0
 
@@ -71,6 +75,8 @@ class Dispatcher:
         for folder in (self._journals, state_dir / "rate"):
             folder.mkdir(mode=0o700, exist_ok=True)
         self._saying = threading.Lock()
+        # What the store says of a campaign, and what the workers are told of it, change together.
+        self._ordering = threading.Lock()
         self._local = threading.local()
         self._migrated = threading.Event()
         self._planning: set[str] = set()
@@ -233,10 +239,10 @@ class Dispatcher:
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
         db = self._db()
-        if campaign.state != "paused" or campaign.cause not in DISTRUSTED:
+        if campaign.state not in ("paused", "cancelled") or campaign.cause not in DISTRUSTED:
             words = f"campaign {campaign.id} needs no repair; it is {campaign.state}"
             raise RpcError(-32003, words, "campaign")
-        if not campaign.planned:
+        if not campaign.planned and campaign.state == "paused":
             self._plan_for_repair(db, campaign)
         repair(db, self._journals, campaign)
         return known(db, campaign.id).state
@@ -342,10 +348,11 @@ class Dispatcher:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
         try:
             self._migrated.wait()
-            answer["result"] = self._ask(message["method"], message["params"])
-            if message["method"] in ("campaign.pause", "campaign.cancel"):
-                self._halt(answer)
-                return
+            with self._ordering if message["method"] in _ORDERS else nullcontext():
+                answer["result"] = self._ask(message["method"], message["params"])
+                if message["method"] in _HALTS:
+                    self._halt(answer)
+                    return
         except RpcError as e:
             answer["error"] = {"code": e.code, "message": e.message, "data": e.data}
         except StoreAway as e:

@@ -61,8 +61,11 @@ def repair(db: Database, journals: Path, campaign: Campaign) -> int:
                     results.append((person, after))
             _write(db, shard, past.tokens[shard.id], results)
             changed += len(results)
-        before = campaigns.before_pause(db, campaign)
-        campaigns.move(db, campaign.id, "paused", before, cause=None, reason=None)
+        if campaign.state == "paused":
+            before = campaigns.before_pause(db, campaign)
+            campaigns.move(db, campaign.id, "paused", before, cause=None, reason=None)
+        else:
+            campaigns.trust(db, campaign.id)
     with db.transaction():
         campaigns.finish(db, campaign.id)
     log.warning("campaign %s repaired: %d people changed", campaign.id, changed)

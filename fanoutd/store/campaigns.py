@@ -185,6 +185,11 @@ def explain_all(db: Database, cause: str, reason: str | None) -> None:
         )  # fmt: skip
 
 
+def trust(db: Database, campaign: str) -> None:
+    """What the store says of it is what has happened."""
+    db.execute("UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s", campaign)
+
+
 def before_pause(db: Database, campaign: Campaign) -> str:
     """The state to which `resume` leads a paused campaign back."""
     if campaign.planned or db.one("SELECT 1 FROM fanout_shard WHERE campaign = %s LIMIT 1", campaign.id):

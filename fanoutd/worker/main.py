@@ -58,10 +58,10 @@ def run(child: Child) -> int:
     Before it is first told anything a worker is a blocked read and no more: every page that it does not
     touch stays the mold's. Until then SIGTERM ends it at once, later when its work in hand is done.
     """
-    child.sock.sendall(READY)
     try:
+        child.sock.sendall(READY)
         first = child.sock.recv(_READ)
-    except ConnectionResetError:
+    except (BrokenPipeError, ConnectionResetError):  # the master is gone
         first = b""
     return Worker(child).run(first) if first else 0
 
