@@ -29,6 +29,7 @@ app_id = "wx0123456789abcdef"
 app_secret = "a-secret-of-the-tests"
 api_base = "{url}"
 rate = {rate}
+{account}
 [message.supply]
 channels = ["custom", "template"]
 [message.supply.custom]
@@ -49,10 +50,14 @@ def follower(i: int) -> str:
 
 
 class Daemon:
-    """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made."""
+    """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made.
+
+    ``account`` are more lines for ``[account.main]``.
+    """
 
     def __init__(self, folder: Path, followers: int = 0, workers: int = 2, concurrency: int = 32, rate: int = 100_000,
-                 sandbox: SandboxProcess | None = None, wait: bool = True, **options: Any) -> None:  # fmt: skip
+                 sandbox: SandboxProcess | None = None, wait: bool = True, account: str = "",
+                 **options: Any) -> None:  # fmt: skip
         self.folder, self.followers = folder, followers
         self.socket = folder / "state" / "fanoutd.sock"
         self._shared = sandbox is not None
@@ -60,7 +65,8 @@ class Daemon:
         self._before = self._ledger() if sandbox else Counter()
         self.config = folder / "fanoutd.toml"
         self.config.write_text(CONFIG.format(
-            url=self.sandbox.url, folder=folder, workers=workers, concurrency=concurrency, rate=rate))  # fmt: skip
+            url=self.sandbox.url, folder=folder, workers=workers, concurrency=concurrency, rate=rate,
+            account=account))  # fmt: skip
         self.config.chmod(0o600)
         link = sqlite3.connect(folder / "tp.db")
         with link:
