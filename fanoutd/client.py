@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +52,7 @@ class TryAgain(ClientError):
 
 
 class Unreachable(ConnectionError):
-    """No daemon listens on the socket, or it went away before it answered."""
+    """No daemon listens on the socket, it went away before it answered, or what listens there is none."""
 
 
 _BY_CODE: dict[int, type[ClientError]] = {
@@ -69,19 +70,22 @@ class Client:
     def __init__(self, path: str | Path, timeout: float = 10.0) -> None:
         """Raises Unreachable, PermissionError."""
         self._path = str(path)
+        self._timeout = timeout
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.settimeout(timeout)
         self._lines = LineBuffer()
         self._waiting: list[dict[str, Any]] = []
         self._number = 0
+        #: By the number of the request: the campaign that is watched, and its newest object that was not seen yet.
+        self._watches: dict[int, tuple[str, deque[dict[str, Any]]]] = {}
         try:
             self._sock.connect(self._path)
-        except (FileNotFoundError, ConnectionError, BlockingIOError, TimeoutError) as e:
-            self._sock.close()
-            raise Unreachable(f"no daemon answers on {self._path} ({e.strerror or e})") from None
-        except OSError:
+        except PermissionError:
             self._sock.close()
             raise
+        except OSError as e:
+            self._sock.close()
+            raise Unreachable(f"no daemon answers on {self._path} ({e.strerror or e})") from None
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +104,7 @@ class Client:
         self._send({"jsonrpc": "2.0", "id": self._number, "method": method, "params": params})
         while True:
             answer = self._receive()
+            self._note(answer)
             if "id" in answer and answer["id"] in (self._number, None):
                 break
         if "error" in answer:
@@ -120,13 +125,32 @@ class Client:
     def watch(self, campaign: str) -> Iterator[dict[str, Any]]:
         """The campaign object as it changes, until its state is final or the caller stops."""
         seen: dict[str, Any] = self.call("campaign.watch", campaign=campaign)
-        yield seen
-        self._sock.settimeout(None)
-        while seen["state"] not in FINAL:
-            note = self._receive()
-            if note.get("method") == "campaign.progress" and note["params"]["id"] == seen["id"]:
-                seen = note["params"]
+        number, news = self._number, deque[dict[str, Any]](maxlen=1)
+        self._watches[number] = seen["id"], news
+        try:
+            yield seen
+            while seen["state"] not in FINAL:
+                seen = self._next(news)
                 yield seen
+        finally:
+            del self._watches[number]
+
+    def _next(self, news: deque[dict[str, Any]]) -> dict[str, Any]:
+        """A campaign may rest for days: this is waited for without an end."""
+        self._sock.settimeout(None)
+        try:
+            while not news:
+                self._note(self._receive())
+        finally:
+            self._sock.settimeout(self._timeout)
+        return news.popleft()
+
+    def _note(self, message: dict[str, Any]) -> None:
+        """Keep it for whoever watches, if it is progress: it may come while an answer is waited for."""
+        if message.get("method") == "campaign.progress":
+            for campaign, news in self._watches.values():
+                if campaign == message["params"]["id"]:
+                    news.append(message["params"])
 
     def deliveries(self, campaign: str, state: str | None = None) -> Iterator[dict[str, Any]]:
         """Everybody of the campaign in sending order, fetched page by page."""
@@ -156,5 +180,11 @@ class Client:
                 data = b""
             if not data:
                 raise Unreachable(f"the daemon on {self._path} hung up")
-            self._waiting = self._lines.messages(data)
+            try:
+                messages: list[Any] = list(self._lines.messages(data))
+            except ValueError:
+                messages = [None]
+            if not all(isinstance(each, dict) for each in messages):
+                raise Unreachable(f"what listens on {self._path} does not speak as a daemon does")
+            self._waiting += messages
         return self._waiting.pop(0)

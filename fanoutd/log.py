@@ -1,9 +1,9 @@
 """The daemon's log: one line an event, the same file for master and children.
 
-    2026-01-02T15:04:05.678+08:00 master[4711] worker 3 ready pid=4715 generation=1
+    2026-01-02T15:04:05.678+08:00 master[4711] worker 3 ready slot=3 pid=4715 generation=1
 
-A line is one write(2) to a descriptor in append mode, so that processes do not cut into each
-other's lines. A reader of stderr who has stopped reading costs lines, never a wait.
+A line, its traceback with it, is one write(2) to a file in append mode, so that processes do not cut
+into each other's lines. A reader of stderr who has stopped reading costs lines, never a wait.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import logging
 import os
 import re
 import select
+import stat
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +28,15 @@ _STDERR = 2
 _PIECE = select.PIPE_BUF  # a pipe that polls writable takes so much without blocking (pipe(7))
 
 #: Control characters would let a client's text forge lines; a traceback keeps its line breaks.
-_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 _VISIBLE_BUT_BREAKS = {code: text for code, text in _VISIBLE.items() if code != 10}
+#: Those that JSON leaves as they are.
+_VISIBLE_IN_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
 
-#: Secrets that are not known beforehand: in the addresses of calls to WeChat, and in database URLs.
-_SECRET = re.compile(r"((?:access_token|secret)=|://[^/\s:@]*:)[^&\s'\"@]+")
+#: Secrets that are not known beforehand: in the addresses of calls to WeChat, in its answers, and in database URLs.
+_SECRET = re.compile(
+    r"""((?:access_token|secret)(?:=|["']\s*:\s*["']))[^&\s'"@]+|(://[^/\s:@]*:)[^\s'"]+(?=@)"""
+)
 
 
 def facts(**values: Any) -> dict[str, Any]:
@@ -50,6 +55,10 @@ class _Line(logging.Formatter):
     def __init__(self, as_json: bool, hidden: Iterable[str]) -> None:
         super().__init__()
         self.as_json = as_json
+        self.hide(hidden)
+
+    def hide(self, hidden: Iterable[str]) -> None:
+        """These, instead of those before."""
         self.hidden = tuple(sorted(filter(None, hidden), key=len, reverse=True))
 
     def format(self, record: logging.LogRecord) -> str:
@@ -60,8 +69,9 @@ class _Line(logging.Formatter):
         level = record.levelname.lower()
         if self.as_json:
             line = {"at": at, "process": _speaker, "pid": record.process, "level": level, "message": words}
-            line |= {"child" if key == "pid" else key: value for key, value in said.items()}
-            return json.dumps(line | ({"traceback": trace} if trace else {}), ensure_ascii=False, default=str)
+            line |= {"child" if key == "pid" else key: self._plain(value) for key, value in said.items()}
+            text = json.dumps(line | ({"traceback": trace} if trace else {}), ensure_ascii=False)
+            return text.translate(_VISIBLE_IN_JSON)
         words = " ".join([words, *(f"{key}={_quoted(self._hide(str(value)))}" for key, value in said.items())])
         mark = "" if record.levelno < logging.WARNING else f"{level}: "
         text = f"{at} {_speaker}[{record.process}] {mark}{words.translate(_VISIBLE)}"
@@ -70,10 +80,13 @@ class _Line(logging.Formatter):
         # Indented, a line in an exception's text cannot pass for one of the log's own.
         return "\n    ".join([text, *trace.translate(_VISIBLE_BUT_BREAKS).split("\n")])
 
+    def _plain(self, value: Any) -> Any:
+        return value if isinstance(value, int | float) else self._hide(str(value))
+
     def _hide(self, text: str) -> str:
         for secret in self.hidden:
             text = text.replace(secret, "***")
-        return _SECRET.sub(r"\1***", text)
+        return _SECRET.sub(r"\1\2***", text)
 
 
 def _quoted(text: str) -> str:
@@ -83,20 +96,24 @@ def _quoted(text: str) -> str:
 class _Descriptor(logging.Handler):
     """Writes to a file descriptor, and drops what that does not take at once."""
 
-    def __init__(self, fd: int, path: Path | None) -> None:
+    def __init__(self, fd: int, path: Path | None, line: _Line) -> None:
         super().__init__()
         self.fd = fd
         self.path = path
+        self.line = line
+        self.setFormatter(line)
+        self._whole = _is_file(fd)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
         data = (self.format(record) + "\n").encode("utf-8", "replace")
         try:
-            for at in range(0, len(data), _PIECE):
+            piece = len(data) if self._whole else _PIECE
+            for at in range(0, len(data), piece):
                 if not self._poll.poll(0):
                     return
-                os.write(self.fd, data[at:at + _PIECE])
+                os.write(self.fd, data[at:at + piece])
         except OSError:  # a full disk, a closed pipe: there is no better place to say so
             return
 
@@ -109,22 +126,36 @@ class _Descriptor(logging.Handler):
             os.dup2(fd, self.fd, inheritable=False)
             os.close(fd)
         self.path = path
+        self._whole = _is_file(self.fd)
 
 
-def set_up(log_file: Path | None, log_format: str = "text", hidden: Iterable[str] = ()) -> None:
-    """Send the log to the file, created 0640, or to stderr. ``hidden`` never gets into it. Raises NotPermitted."""
+def set_up(
+    log_file: Path | None, log_format: str = "text", hidden: Iterable[str] = (), kept: int | None = None
+) -> None:
+    """Send the log to the file, created 0640, or to stderr. ``hidden`` never gets into it.
+
+    ``kept`` is a descriptor of the log as it was before: used if the file cannot be opened, closed otherwise.
+    Raises NotPermitted without it.
+    """
+    trouble = None
     try:
-        fd = _open(log_file) if log_file else os.dup(_STDERR)
-    except OSError as e:
-        raise NotPermitted(f"[daemon] log_file: {log_file}: {e.strerror}; choose a file you may write") from None
-    handler = _Descriptor(fd, log_file)
-    handler.setFormatter(_Line(log_format == "json", hidden))
+        fd = _opened(log_file) if log_file else os.dup(_STDERR)
+    except NotPermitted as e:
+        if kept is None:
+            raise
+        fd, kept, trouble = kept, None, e
+        os.set_inheritable(fd, False)
+    if kept is not None:
+        os.close(kept)
+    handler = _Descriptor(fd, log_file, _Line(log_format == "json", hidden))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     # It tells a traceback where one line will do; the clock says the same in its own words.
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)
     logging.getLogger("urllib3").setLevel(logging.WARNING)
+    if trouble:
+        logging.getLogger(__name__).error("%s; the log stays where it is", trouble)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
@@ -145,20 +176,43 @@ def speak_as(process: str) -> None:
     _speaker = process
 
 
-def change(log_file: Path | None, log_format: str, hidden: Iterable[str]) -> None:
-    """As a new configuration says. Raises OSError with everything as it was."""
+def hide(hidden: Iterable[str]) -> None:
+    """These from now on, instead of those before."""
     if found := _handler():
+        found.line.hide(hidden)
+
+
+def change(log_file: Path | None, log_format: str) -> bool:
+    """As a new configuration says; whether that is anything new. Raises OSError with everything as it was."""
+    found = _handler()
+    if found is None or (found.path, found.line.as_json) == (log_file, log_format == "json"):
+        return False
+    if found.path != log_file:
         found.turn_to(log_file)
-        found.setFormatter(_Line(log_format == "json", hidden))
+    found.line.as_json = log_format == "json"
+    return True
 
 
-def reopen() -> None:
+def reopen() -> bool:
     """Open the file anew: the old one was renamed. What cannot be opened is said in the old one."""
     if found := _handler():
         try:
             found.turn_to(found.path)
         except OSError as e:
             logging.getLogger(__name__).error("the log cannot be opened anew: %s", e)
+            return False
+    return True
+
+
+def follow(message: Mapping[str, Any]) -> None:
+    """In a child, as the master says: the log was opened anew, or goes to another ``file`` in this ``format`` now."""
+    if "format" not in message:
+        reopen()
+        return
+    try:
+        change(Path(message["file"]) if message["file"] else None, message["format"])
+    except OSError as e:
+        logging.getLogger(__name__).error("the log cannot go on elsewhere: %s", e)
 
 
 def fileno() -> int:
@@ -167,5 +221,23 @@ def fileno() -> int:
     return found.fd if found else _STDERR
 
 
+def check(log_file: Path | None) -> None:
+    """Whether ``change`` could turn to it. Raises NotPermitted."""
+    if log_file and (found := _handler()) and found.path != log_file:
+        os.close(_opened(log_file))
+
+
+def _opened(path: Path) -> int:
+    try:
+        return _open(path)
+    except OSError as e:
+        raise NotPermitted(f"[daemon] log_file: {path}: {e.strerror}; choose a file you may write") from None
+
+
 def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def _is_file(fd: int) -> bool:
+    """What takes everything at one go."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)

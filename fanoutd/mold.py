@@ -53,7 +53,7 @@ def run(recipe: Recipe) -> int:
     while (packet := _receive(recipe.sock)) is not None:
         message, sock = packet
         if message["t"] == "logs":
-            log.reopen()
+            log.follow(message)
         elif sock is not None:
             role, slot, row = message["role"], message["slot"], message["row"]
             child = Child(

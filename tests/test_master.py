@@ -431,8 +431,8 @@ def test_the_log_has_a_line_for_each_change(master: MasterProcess) -> None:
     master.process.send_signal(signal.SIGTERM)
     master.process.wait(10)
     log = master.log()
-    for words in ("started socket=", "worker 1 started pid=", "worker 2 ready pid=", "stopping on SIGTERM",
-                  "dispatcher ended slot=0 pid=", "stopped exit code 0"):
+    for words in ("started socket=", "worker 1 started slot=1 pid=", "worker 2 ready slot=2 pid=",
+                  "stopping on SIGTERM", "dispatcher ended slot=0 pid=", "stopped exit code 0"):
         assert words in log
     assert (master.folder / "f.log").stat().st_mode & 0o777 == 0o640
     assert "s3cret" not in log

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from typing import Any
 
 import click
-from rich.console import Console
 
 from fanoutd.cli.common import Group, Settings, connected, pass_settings
 from fanoutd.cli.send import judge, see_through
@@ -30,13 +28,10 @@ def list_(settings: Settings, state: str | None, limit: int, as_json: bool) -> N
     """The newest campaigns."""
     with connected(settings.load()) as connection:
         found = connection.call("campaign.list", state=state, limit=limit)["campaigns"]
+    from fanoutd.view.progress import row
+
     for each in found:
-        click.echo(json.dumps(each, ensure_ascii=False) if as_json else _row(each))
-
-
-def _row(each: dict[str, Any]) -> str:
-    counts = " ".join(f"{name}={count}" for name, count in each["counts"].items() if count)
-    return f"{each['id']:<28} {each['state']:<9} {each['created_at'][:19]}  {each['message']}  {counts}".rstrip()
+        click.echo(json.dumps(each, ensure_ascii=False) if as_json else row(each))
 
 
 @campaign.command()
@@ -50,10 +45,10 @@ def show(settings: Settings, campaign_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
-    from fanoutd.view.progress import picture
+    from fanoutd.view.progress import console, picture
 
-    console = Console(highlight=False)
-    console.print(picture(found, console.width))
+    screen = console()
+    screen.print(picture(found, screen.width))
 
 
 @campaign.command()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -15,6 +16,8 @@ from fanoutd import client
 from fanoutd.client import Client
 from fanoutd.config import Config, find, load
 from fanoutd.errors import BadInput, FanoutdError, NotNow, NotPermitted, Unreachable
+
+_INTERNAL_ERROR = -32603
 
 _BY_ERROR: tuple[tuple[type[client.ClientError], type[FanoutdError]], ...] = (
     (client.NotPermitted, NotPermitted),
@@ -45,14 +48,24 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
         except FanoutdError as e:
-            if ctx.params.get("debug"):
-                raise
-            say(f"fanoutd: {' '.join(str(e).split())}")
-            ctx.exit(e.exit_code)
+            _fail(ctx, str(e), e.exit_code)
         except BrokenPipeError:  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
+        except Exception as e:
+            if sys.excepthook is not sys.__excepthook__:
+                raise  # the daemon's: its own hook writes the traceback into the log
+            _fail(ctx, f"{type(e).__name__}: {e}; this is a mistake in fanoutd, --debug shows where", 1)
+
+
+def _fail(ctx: click.Context, words: str, code: int) -> NoReturn:
+    if ctx.find_root().params.get("debug"):
+        traceback.print_exc()
+    say(f"fanoutd: {' '.join(words.split())}")
+    ctx.exit(code)
 
 
 def say(text: str) -> None:
@@ -69,6 +82,8 @@ def connected(config: Config, timeout: float = 10.0) -> Iterator[Client]:
     except client.Unreachable as e:
         raise Unreachable(f"{e}; start it with `fanoutd serve`") from None
     except client.ClientError as e:
+        if e.code == _INTERNAL_ERROR:
+            raise FanoutdError(str(e)) from None
         raise next(ours for theirs, ours in _BY_ERROR if isinstance(e, theirs))(str(e)) from None
     except PermissionError:
         raise NotPermitted(f"{config.daemon.socket}: you may not use this socket; see allow_users") from None

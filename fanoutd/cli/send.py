@@ -42,7 +42,7 @@ def send(settings: Settings, /, wait: bool, as_json: bool, **given: Any) -> None
     """Submit a campaign and print its id."""
     config = settings.load()
     params = submission(**given)
-    if len(json.dumps(params, ensure_ascii=False).encode()) > config.daemon.max_request - 200:
+    if _size(params) > config.daemon.max_request - 200:
         raise BadInput(
             f"the submission is longer than [daemon] max_request = {config.daemon.max_request} bytes; "
             "raise it, or let an [audience.…] query name the people"
@@ -70,11 +70,22 @@ def submission(*, text: str | None, file: str | None, openids: str | None, varia
     if openids:
         params["openids"] = _openids(openids)
     if variables:
-        params["data"] = {**params.get("data", {}), **dict(_variable(each) for each in variables)}
+        data = params.get("data") or {}
+        if not isinstance(data, dict):
+            raise BadInput("data: an object is wanted")
+        params["data"] = {**data, **dict(_variable(each) for each in variables)}
     params |= {name: value for name, value in given.items() if value is not None}
     if text is None and not file and "data" not in params:
         raise BadInput('nothing to send: give a text, as in `fanoutd send "hello"`, or --file')
     return params
+
+
+def _size(params: dict[str, Any]) -> int:
+    """Bytes of the params as they are sent."""
+    try:
+        return len(json.dumps(params, ensure_ascii=False).encode())
+    except UnicodeEncodeError:  # an argument in another encoding; "\\ud800" in a document
+        raise BadInput("the submission is not UTF-8 text: look at its encoding") from None
 
 
 def _document(file: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.recovery import recover
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.lines import LineBuffer, encode
-from fanoutd.log import reopen as reopen_log
+from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
 from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
@@ -96,7 +96,7 @@ class Dispatcher:
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
             self._desk.submit(self._guarded, self._start)
         elif kind == "logs":
-            reopen_log()
+            follow_log(message)
         elif kind == "ask":
             self._promise(self._asks.submit(self._guarded, self._answer, message))
         elif kind == "spool":

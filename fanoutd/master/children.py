@@ -17,7 +17,7 @@ from typing import Any
 from fanoutd.board import Board, Row
 from fanoutd.child import Recipe
 from fanoutd.config import Config
-from fanoutd.log import facts
+from fanoutd.log import facts, hide
 from fanoutd.master.channel import Channel
 from fanoutd.master.forking import CannotFork, fork_mold
 from fanoutd.master.slots import ABORT_GRACE, Pardons, Slot, State
@@ -85,6 +85,7 @@ class Children:
         master = os.getpid()
 
         def make(sock: socket.socket) -> Recipe:
+            hide(config.secrets())  # its generation's own, from the first line
             return Recipe(slot.number, config, self._node, self._entries, self.board, master, sock)
 
         try:
@@ -95,7 +96,7 @@ class Children:
         slot.asked(self._free_row(), slot.number, now)
         slot.pid = pid
         self._link(slot, sock)
-        _log.info("%s started", slot.name, extra=facts(pid=pid, generation=slot.number))
+        _log.info("%s started", slot.name, extra=facts(slot=slot.place, pid=pid, generation=slot.number))
 
     def ask(self, mold: Slot, slot: Slot, now: float) -> bool:
         """Ask the mold for a child in the empty slot; False when that has to be tried again."""
@@ -119,7 +120,7 @@ class Children:
     def _cannot(self, slot: Slot, why: str, now: float) -> None:
         slot.failed(now, random.random())
         wait = slot.not_before - now
-        _log.error("%s cannot be forked: %s; again in %.1f s", slot.name, why, wait, extra=facts(slot=slot.number))
+        _log.error("%s cannot be forked: %s; again in %.1f s", slot.name, why, wait, extra=facts(slot=slot.place))
 
     def _free_row(self) -> int:
         return next(row for row in range(_ROWS) if row not in self._links)
@@ -189,7 +190,7 @@ class Children:
     def _heard(self, slot: Slot, message: Message) -> None:
         if message["t"] == "born":
             slot.pid = int(message["pid"])
-            _log.info("%s started", slot.name, extra=facts(pid=slot.pid, generation=slot.generation))
+            _log.info("%s started", slot.name, extra=facts(slot=slot.place, pid=slot.pid, generation=slot.generation))
         elif message["t"] == "failed":
             link = self._links.get(message["row"])
             if link is not None and link[0].pid is None:
@@ -285,7 +286,7 @@ class Children:
 
     def _abort(self, slot: Slot, why: str, now: float) -> None:
         """SIGABRT first: it has the child write down where it hangs."""
-        _log.error("%s %s: aborted", slot.name, why, extra=facts(slot=slot.number, pid=slot.pid, reason=why))
+        _log.error("%s %s: aborted", slot.name, why, extra=facts(slot=slot.place, pid=slot.pid, reason=why))
         slot.doom(now + ABORT_GRACE)
         if slot.pid is not None:
             os.kill(slot.pid, signal.SIGABRT)
@@ -300,7 +301,7 @@ class Children:
         self._never_was(slot, "its mold did not answer")
 
     def _kill(self, slot: Slot) -> None:
-        _log.warning("%s has not ended in time: killed", slot.name, extra=facts(slot=slot.number, pid=slot.pid))
+        _log.warning("%s has not ended in time: killed", slot.name, extra=facts(slot=slot.place, pid=slot.pid))
         slot.kill_at = None
         if slot.pid is not None:
             os.kill(slot.pid, signal.SIGKILL)

@@ -206,7 +206,8 @@ class Crew:
         old, self.workers[index] = self.workers[index], slot
         if not old.empty:
             reason = old.wants_out or f"generation {slot.generation}"
-            _log.info("%s gives way", old.name, extra=facts(pid=old.pid, generation=old.generation, reason=reason))
+            about = facts(slot=old.place, pid=old.pid, generation=old.generation, reason=reason)
+            _log.info("%s gives way", old.name, extra=about)
             if old.state is State.BUSY or old.woken:
                 self._children.send(slot, {"t": "work"})
             self._let_go(old)

@@ -82,14 +82,14 @@ def _take_over(config: Config, signals: Signals, left: Document, held: ExitStack
     """What the program before us had open, it has open still."""
     held_by_us = zip(lock.files(config.daemon), left["locks"], strict=True)
     locks = [held.enter_context(_locked(path, each["fd"])) for path, each in held_by_us]
-    _set_up_log(config)
+    _set_up_log(config, left["log"]["fd"] if "log" in left else None)
     listener = Listener.inherited(left["listener"])
     held.callback(listener.close)
     return Parts(locks, signals, listener, Spool(config.daemon.state_dir / "spool"), left["board"]["fd"])
 
 
-def _set_up_log(config: Config) -> None:
-    log.set_up(launch.log_file(config.daemon), config.daemon.log_format, config.secrets())
+def _set_up_log(config: Config, kept: int | None = None) -> None:
+    log.set_up(launch.log_file(config.daemon), config.daemon.log_format, config.secrets(), kept)
 
 
 def _folders(config: Config, given: Listener | None) -> list[tuple[Path, int]]:

@@ -192,6 +192,7 @@ class Master:
             "started_ms": self._overview.started_ms, "begun": self._first.ready,
             "locks": [{"fd": lock.fileno()} for lock in self._parts.locks],
             "listener": self._parts.listener.bequeath(), "board": {"fd": self._children.board.fileno()},
+            "log": {"fd": log.fileno()},
             "crew": self._crew.bequeath(), "clock": self._clock.bequeath(),
             "reload": self._orders.reload.bequeath(), "upgrade": self._orders.upgrade.view(),
             "clients": [
@@ -258,7 +259,7 @@ class Master:
 
 def _log_end(end: End, words: str) -> None:
     slot = end.slot
-    about = log.facts(slot=slot.number, pid=end.pid, generation=slot.generation, reason=words)
+    about = log.facts(slot=slot.place, pid=end.pid, generation=slot.generation, reason=words)
     if end.was is State.DRAINING:
         _log.info("%s ended", slot.name, extra=about)
     elif end.pid is not None:

@@ -34,7 +34,7 @@ class Orders:
         self._notify = notify
         self.upgrade = upgrade
         self.reload = Reload(crew, self._load, self._apply, self._tell_of_reload)
-        self.adopters: list[Adopt] = [_adopt_log]
+        self.adopters: list[Adopt] = [self._adopt_log]
         self._ending = False
 
     def follow(self, came: Counter[int]) -> None:
@@ -47,9 +47,10 @@ class Orders:
         if came[signal.SIGUSR2]:
             self.upgrade.want()
         if came[signal.SIGUSR1]:
-            log.reopen()
+            opened = log.reopen()
             self._children.tell_all({"t": "logs"})
-            _log.info("log opened anew")
+            if opened:
+                _log.info("log opened anew")
 
     def scale(self, count: int) -> int:
         """Want so many workers, until the next reload."""
@@ -97,6 +98,7 @@ class Orders:
         fixed = changed(old, config)
         if fixed:
             raise BadConfig(f"{config.path}: {fixed} cannot change while the daemon runs; restart it for that")
+        log.check(launch.log_file(config.daemon))
         return config
 
     def _apply(self, config: Config) -> None:
@@ -113,9 +115,12 @@ class Orders:
             serves = f"generation {self._crew.current.number} serves"
             self._notify.ready(f"not reloaded: {error}; {serves}" if error else serves)
 
-
-def _adopt_log(config: Config) -> None:
-    try:
-        log.change(launch.log_file(config.daemon), config.daemon.log_format, config.secrets())
-    except OSError as e:
-        _log.error("[daemon] log_file: %s: %s; the log stays where it is", config.daemon.log_file, e.strerror)
+    def _adopt_log(self, config: Config) -> None:
+        """The children follow: the new generation's mold came to be while the old log was in force."""
+        file, form = launch.log_file(config.daemon), config.daemon.log_format
+        log.hide(config.secrets())
+        try:
+            if log.change(file, form):
+                self._children.tell_all({"t": "logs", "file": None if file is None else str(file), "format": form})
+        except OSError as e:
+            _log.error("[daemon] log_file: %s: %s; the log stays where it is", config.daemon.log_file, e.strerror)

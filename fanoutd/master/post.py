@@ -50,7 +50,8 @@ class Post:
         if not slot.heard(Event.READY, now):
             return
         took = round((now - slot.born) * 1000)
-        _log.info("%s ready", slot.name, extra=facts(pid=slot.pid, generation=slot.generation, ms=took))
+        about = facts(slot=slot.place, pid=slot.pid, generation=slot.generation, ms=took)
+        _log.info("%s ready", slot.name, extra=about)
         self._crew.got_ready(slot)
         if slot.role == "worker" and (self._owed or slot.restarts):
             # Shards were free when nobody could be told, or its predecessor died with the news.

@@ -93,6 +93,11 @@ class Slot:
         return f"{self.role} {self.number}" if self.number else self.role
 
     @property
+    def place(self) -> int:
+        """Its number as people see it: a mold has none."""
+        return 0 if self.role == "mold" else self.number
+
+    @property
     def empty(self) -> bool:
         return self.state in _EMPTY
 

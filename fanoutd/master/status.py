@@ -89,7 +89,7 @@ class Gauge:
             self._uses[slot.pid] = self._use(slot.pid)
         rss, cpu = self._uses.get(slot.pid or 0, (None, None))
         return {
-            "slot": 0 if slot.role == "mold" else slot.number, "pid": slot.pid, "role": slot.role,
+            "slot": slot.place, "pid": slot.pid, "role": slot.role,
             "generation": slot.generation, "state": slot.state.value,
             "campaign": said.campaign, "sent": said.sent, "failed": said.failed, "rate": round(said.rate, 1),
             "rss_bytes": rss, "cpu_percent": cpu, "restarts": slot.restarts,

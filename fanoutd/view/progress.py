@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fanoutd.client import FINAL
 from fanoutd.outcome import describe
 
 #: Plain output: a line at the latest after so many seconds, or so much of the whole.
@@ -19,6 +20,9 @@ _EVERY_SECONDS = 10.0
 _EVERY_SHARE = 0.05
 
 ACCENT = "green"
+
+#: Columns where nobody looks: a program that reads what is piped to it wants no line folded.
+_UNFOLDED = 10_000
 
 WORDS = {
     "sent_custom": "sent as customer-service message",
@@ -30,20 +34,31 @@ WORDS = {
 }
 
 
+def console() -> Console:
+    """For stdout."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=_UNFOLDED)
+
+
 def ended(campaign: dict[str, Any]) -> int:
     """People who are through, whatever came of it."""
-    total: int = campaign["total"]
-    pending: int = campaign["counts"]["pending"]
+    total: int = campaign["total"] or 0
+    pending: int = campaign["counts"]["pending"] or 0
     return total - pending
 
 
 def reached(campaign: dict[str, Any]) -> int:
-    return sum(count for state, count in campaign["counts"].items() if state.startswith("sent_"))
+    return sum(count or 0 for state, count in campaign["counts"].items() if state.startswith("sent_"))
+
+
+def word(value: Any, form: str = "{}") -> str:
+    """As people see it; ``-`` for what is not known."""
+    return "-" if value is None else form.format(value)
 
 
 def duration(seconds: float) -> str:
     """``3.2 s``, ``4 min 05 s``, ``2 h 10 min``."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 3600:
@@ -54,7 +69,7 @@ def duration(seconds: float) -> str:
 def line(campaign: dict[str, Any]) -> str:
     """The campaign in one line."""
     counts = ", ".join(f"{state} {count:,}" for state, count in campaign["counts"].items() if count)
-    words = f"{campaign['id']} {campaign['state']}: {ended(campaign):,} of {campaign['total']:,}"
+    words = f"{word(campaign['id'])} {word(campaign['state'])}: {_share(campaign)}"
     if counts:
         words += f" ({counts})"
     if campaign["rate"]:
@@ -62,6 +77,18 @@ def line(campaign: dict[str, Any]) -> str:
     if campaign["eta_seconds"]:
         words += f", {duration(campaign['eta_seconds'])} left"
     return words + (f"; {campaign['reason']}" if campaign["reason"] else "")
+
+
+def row(campaign: dict[str, Any]) -> str:
+    """The campaign in a list of many."""
+    counts = " ".join(f"{name}={count}" for name, count in campaign["counts"].items() if count)
+    created = word(campaign["created_at"])[:19]
+    head = f"{word(campaign['id']):<28} {word(campaign['state']):<9} {created:<19}"
+    return f"{head}  {word(campaign['message'])}  {counts}".rstrip()
+
+
+def _share(campaign: dict[str, Any]) -> str:
+    return f"{ended(campaign):,} of {word(campaign['total'], '{:,}')}"
 
 
 def outcomes(campaign: dict[str, Any]) -> Table:
@@ -73,15 +100,15 @@ def outcomes(campaign: dict[str, Any]) -> Table:
         if count and state != "pending":
             style = "" if state.startswith("sent_") else "yellow"
             table.add_row(Text(f"{count:,}", style="bold"), Text(WORDS.get(state, state), style=style))
-    for code, count in sorted(campaign["errors"].items(), key=lambda each: -each[1]):
+    for code, count in sorted((campaign["errors"] or {}).items(), key=lambda each: -each[1]):
         table.add_row(Text(f"{count:,}", style="dim"), Text(f"  {code} · {describe(code)}", style="dim"))
     return table
 
 
 def picture(campaign: dict[str, Any], width: int) -> RenderableType:
     """The live view."""
-    head = Text.assemble((campaign["id"], "bold"), "  ", (campaign["state"], ACCENT))
-    figures = f"{ended(campaign):,} of {campaign['total']:,}"
+    head = Text.assemble((word(campaign["id"]), "bold"), "  ", (word(campaign["state"]), ACCENT))
+    figures = _share(campaign)
     if campaign["rate"]:
         figures += f"   {campaign['rate']:,.0f}/s"
     if campaign["eta_seconds"]:
@@ -89,7 +116,7 @@ def picture(campaign: dict[str, Any], width: int) -> RenderableType:
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
         ProgressBar(
-            total=max(1, campaign["total"]), completed=ended(campaign), width=max(10, min(44, width - 40)),
+            total=max(1, campaign["total"] or 0), completed=ended(campaign), width=max(10, min(44, width - 40)),
             complete_style=ACCENT, finished_style=ACCENT,
         ),
         figures,
@@ -101,33 +128,31 @@ def picture(campaign: dict[str, Any], width: int) -> RenderableType:
 
 
 def follow(objects: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
-    """Show each object as it comes; the last one. Stops at a paused campaign too."""
+    """Show each object as it comes; the last one, which is the caller's to show. Stops at a paused campaign too."""
     if console.is_terminal:
         return _follow_live(objects, console)
     return _follow_plain(objects, console)
 
 
-def _until_still(objects: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for campaign in objects:
-        yield campaign
-        if campaign["state"] == "paused":
-            return
-
-
 def _follow_live(objects: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
     last: dict[str, Any] = {}
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        for last in _until_still(objects):
+        for last in objects:
             live.update(picture(last, console.width), refresh=True)
+            if last["state"] == "paused":
+                break
     return last
 
 
 def _follow_plain(objects: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
     last: dict[str, Any] = {}
     said_at, said = -_EVERY_SECONDS, -1
-    for last in _until_still(objects):
-        step = max(1, round(last["total"] * _EVERY_SHARE))
+    for last in objects:
+        if last["state"] in (*FINAL, "paused"):
+            break
+        step = max(1, round((last["total"] or 0) * _EVERY_SHARE))
         if time.monotonic() - said_at >= _EVERY_SECONDS or ended(last) >= said + step:
             said_at, said = time.monotonic(), ended(last)
-            console.print(line(last), highlight=False, soft_wrap=True)
+            # As it is: a reason may hold what would be markup, as "[daemon] …" does.
+            console.print(line(last), highlight=False, markup=False, emoji=False, soft_wrap=True)
     return last

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fanoutd.view.progress import ACCENT, duration
+from fanoutd.view.progress import ACCENT, console, duration, word
 
 
 def show(status: dict[str, Any]) -> None:
-    Console(highlight=False).print(picture(status))
+    console().print(picture(status))
 
 
 def picture(status: dict[str, Any]) -> Group:
@@ -23,12 +23,12 @@ def picture(status: dict[str, Any]) -> Group:
 def _head(status: dict[str, Any]) -> Iterator[Text]:
     style = ACCENT if status["state"] == "running" else "yellow"
     yield Text.assemble(
-        ("fanoutd ", "bold"), status["version"], "  ", (status["state"], style),
-        f"  generation {status['generation']}  node {status['node']}  pid {status['pid']}",
-        f"  since {status['started_at']}",
+        ("fanoutd ", "bold"), word(status["version"]), "  ", (word(status["state"]), style),
+        f"  generation {word(status['generation'])}  node {word(status['node'])}  pid {word(status['pid'])}",
+        f"  since {word(status['started_at'])}",
     )  # fmt: skip
     for what in ("reload", "upgrade"):
-        if status[what]["error"]:
+        if status[what] and status[what]["error"]:
             yield Text(f"the last {what} was refused: {status[what]['error']}", style="yellow")
 
 
@@ -40,30 +40,34 @@ def _workers(workers: list[dict[str, Any]]) -> Table:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for w in workers:
         memory = f"{w['rss_bytes'] / 2**20:.0f} MiB" if w["rss_bytes"] else "-"
-        table.add_row(
-            str(w["slot"]), w["role"], str(w["pid"] or "-"), w["state"], f"{w['sent']:,}", f"{w['failed']:,}",
-            f"{w['rate'] or 0:.0f}/s", memory, str(w["restarts"]), w["campaign"] or "-",
-        )  # fmt: skip
+        table.add_row(*map(Text, (
+            word(w["slot"]), word(w["role"]), word(w["pid"]), word(w["state"]), word(w["sent"], "{:,}"),
+            word(w["failed"], "{:,}"), word(w["rate"], "{:.0f}/s"), memory, word(w["restarts"]), word(w["campaign"]),
+        )))  # fmt: skip
     return table
 
 
 def _facts(status: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     store, spool, shards = status["store"], status["spool"], status["shards"]
-    answer = f"{store['latency_ms']} ms" if store["ok"] else "does not answer"
-    table.add_row("store", f"{store['kind'] or '-'}, {answer}")
-    table.add_row("spool", f"{spool['files']} waiting")
-    table.add_row("shards", f"{shards['pending']} waiting, {shards['leased']} being sent")
-    for account in status["accounts"]:
-        table.add_row("account", _account(account))
-    for job in status["jobs"]:
-        table.add_row("job", f"{job['name']}: {job['result'] or 'not run yet'}, next {job['next'] or '-'}")
+    answer = word(store["latency_ms"], "{} ms") if store["ok"] else "does not answer"
+    lines = [
+        ("store", f"{word(store['kind'])}, {answer}"),
+        ("spool", f"{word(spool['files'])} waiting"),
+        ("shards", f"{word(shards['pending'])} waiting, {word(shards['leased'])} being sent"),
+        *(("account", _account(account)) for account in status["accounts"]),
+        *(("job", f"{word(job['name'])}: {job['result'] or 'not run yet'}, next {word(job['next'])}")
+          for job in status["jobs"]),
+    ]  # fmt: skip
+    for name, words in lines:
+        table.add_row(name, Text(words))  # no markup: an error may begin with "[account.main]"
     return table
 
 
 def _account(account: dict[str, Any]) -> str:
     token = account["token"]
-    words = f"{account['name']}, {account['rate']:g} calls a second, "
+    words = f"{word(account['name'])}, {word(account['rate'], '{:g}')} calls a second, "
     if token["ok"]:
-        return words + f"token good for {duration(token['expires_in'])}"
+        expires = token["expires_in"]  # null for one that comes from a database
+        return words + ("token good" if expires is None else f"token good for {duration(expires)}")
     return words + f"no good token: {token.get('error') or 'not fetched yet'}"

@@ -16,7 +16,7 @@ import time
 from fanoutd.bucket import Bucket, bucket_path, now
 from fanoutd.child import READY, Child
 from fanoutd.lines import LineBuffer, encode
-from fanoutd.log import reopen as reopen_log
+from fanoutd.log import follow as follow_log
 from fanoutd.message import RenderError
 from fanoutd.outcome import RENDER, Progress, State, Verdict, answered, channel_name, describe, unanswered
 from fanoutd.process import die_with_parent, set_title
@@ -139,7 +139,7 @@ class Worker:
         elif kind == "token" and self._recorder:
             self._recorder.read_token(message["account"])
         elif kind == "logs":
-            reopen_log()
+            follow_log(message)
         elif kind == "stop":
             self._stop()
         elif kind == "quit":

@@ -1,0 +1,234 @@
+"""What people see of the daemon's objects, and that nothing in them, or missing from them, spoils it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from fanoutd.view import progress, status
+
+CAMPAIGN: dict[str, Any] = {
+    "id": "c-1", "account": "main", "message": "supply", "audience": "default", "reference": "r-1", "key": "k",
+    "state": "running", "reason": None, "created_at": "2026-01-02T15:04:05.678+08:00", "send_at": None,
+    "started_at": "2026-01-02T15:04:06.000+08:00", "finished_at": None, "total": 2500,
+    "counts": {"pending": 1000, "sent_custom": 1200, "sent_template": 290, "failed": 7, "skipped": 2, "unknown": 1},
+    "errors": {"43004": 4, "render": 2, "99999": 1}, "rate": 1234.5, "eta_seconds": 65,
+}  # fmt: skip
+
+WORKER: dict[str, Any] = {
+    "slot": 1, "pid": 4711, "role": "worker", "generation": 2, "state": "busy", "campaign": "c-1", "sent": 12345,
+    "failed": 6, "rate": 99.6, "rss_bytes": 40 << 20, "cpu_percent": 1.5, "restarts": 3, "heartbeat_age": 0.1,
+}  # fmt: skip
+
+STATUS: dict[str, Any] = {
+    "version": "0.1.0", "node": "n1", "pid": 4710, "started_at": "2026-01-02T15:04:05.678+08:00", "generation": 2,
+    "state": "running", "promise": "exact", "store": {"kind": "sqlite", "ok": True, "latency_ms": 0.2},
+    "accounts": [{"name": "main", "token": {"ok": True, "expires_in": 7000, "source": "stable", "error": None},
+                  "rate": 100.0, "quota": None}],
+    "spool": {"files": 3, "oldest_seconds": 1.5}, "shards": {"pending": 4, "leased": 2},
+    "jobs": [{"name": "token_check", "next": "2026-01-02T15:05:05.678+08:00", "last": None, "result": "ok"}],
+    "workers": [WORKER], "nodes": [{"node": "n1", "heartbeat_age": 0.1}],
+    "reload": {"count": 0, "stage": "none", "error": None}, "upgrade": {"count": 0, "stage": "none", "error": None},
+}  # fmt: skip
+
+
+def plain(shown: RenderableType, width: int = 200) -> str:
+    screen = Console(file=io.StringIO(), width=width, highlight=False)
+    screen.print(shown)
+    return str(screen.file.getvalue())  # type: ignore[attr-defined]
+
+
+def campaign(**more: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(CAMPAIGN), **more}
+
+
+def state(**more: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(STATUS), **more}
+
+
+# ---- a campaign
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0.0 s"), (3.25, "3.2 s"), (59.96, "1 min 00 s"), (65, "1 min 05 s"), (3599.6, "1 h 00 min"),
+     (7800, "2 h 10 min")],
+)
+def test_a_duration_in_words(seconds: float, words: str) -> None:
+    assert progress.duration(seconds) == words
+
+
+def test_a_campaign_in_one_line() -> None:
+    assert progress.line(campaign()) == (
+        "c-1 running: 1,500 of 2,500 (pending 1,000, sent_custom 1,200, sent_template 290, failed 7, skipped 2, "
+        "unknown 1), 1,234/s, 1 min 05 s left"
+    )
+    nobody = dict.fromkeys(CAMPAIGN["counts"], 0)
+    waiting = campaign(counts=nobody, total=0, rate=None, eta_seconds=None, reason="[x] y")
+    assert progress.line(waiting) == "c-1 running: 0 of 0; [x] y"
+
+
+def test_a_campaign_among_many() -> None:
+    assert re.sub(" +", " ", progress.row(campaign(state="done"))) == (
+        "c-1 done 2026-01-02T15:04:05 supply "
+        "pending=1000 sent_custom=1200 sent_template=290 failed=7 skipped=2 unknown=1"
+    )
+
+
+def test_how_many_are_through_and_how_many_were_reached() -> None:
+    assert (progress.ended(campaign()), progress.reached(campaign())) == (1500, 1490)
+    assert progress.reached(campaign(counts={**CAMPAIGN["counts"], "sent_pigeon": 10})) == 1500
+
+
+def test_the_picture_has_every_outcome_and_each_refusal_in_words_the_most_frequent_first() -> None:
+    shown = plain(progress.picture(campaign(reason="rests until 15:05 [45011]"), 80))
+    for words in ("c-1  running", "1,500 of 2,500   1,234/s   1 min 05 s left",
+                  "1,200  sent as customer-service message", "290  sent as template message",
+                  "1  unknown: handed over, no answer seen",
+                  "rests until 15:05 [45011]"):  # fmt: skip
+        assert words in shown
+    assert "waiting" not in shown
+    assert re.findall(r"(\d+) +(\w+) ·", shown) == [("4", "43004"), ("2", "render"), ("1", "99999")]
+
+
+@pytest.mark.parametrize("width", [1, 20, 80, 10_000])
+def test_any_width_will_do(width: int) -> None:
+    assert plain(progress.picture(campaign(), width), max(width, 1))
+
+
+# ---- following it
+
+
+def told(*objects: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from objects
+    raise AssertionError("asked for more than there was to see")
+
+
+def followed(*objects: dict[str, Any], terminal: bool = False) -> tuple[dict[str, Any], list[str]]:
+    screen = Console(file=io.StringIO(), width=60, force_terminal=terminal)
+    last = progress.follow(told(*objects), screen)
+    return last, screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def at(ended: int, state: str = "running", **more: Any) -> dict[str, Any]:
+    counts = {**dict.fromkeys(CAMPAIGN["counts"], 0), "pending": 1000 - ended, "sent_custom": ended}
+    return campaign(total=1000, state=state, counts=counts, rate=None, eta_seconds=None, **more)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_following_ends_with_a_pause_and_gives_back_the_last_object(terminal: bool) -> None:
+    last, _ = followed(at(0), at(10), at(20, "paused", reason="why"), terminal=terminal)
+    assert (last["state"], last["reason"]) == ("paused", "why")
+
+
+def test_without_a_terminal_there_is_a_line_for_every_twentieth_and_none_for_the_end() -> None:
+    last, lines = followed(*(at(n) for n in range(0, 1000, 10)), at(1000, "done"))
+    assert [int(re.findall(r": (\d+) of", line)[0]) for line in lines] == list(range(0, 1000, 50))
+    assert last["state"] == "done"
+
+
+def test_a_long_line_is_not_folded_and_what_looks_like_markup_is_shown() -> None:
+    reason = "[audience.default] query: no such table [/b] :smile: " + "x" * 100
+    _, lines = followed(at(0, "planning", reason=reason), at(0, "failed", reason=reason))
+    assert len(lines) == 1 and lines[0].endswith(reason)
+
+
+def test_on_a_terminal_it_is_drawn_and_wiped_away() -> None:
+    _, lines = followed(at(0), at(500), at(1000, "paused"), terminal=True)
+    assert "\x1b[" in "".join(lines) and any("500 of 1,000" in line for line in lines)
+
+
+# ---- the daemon
+
+
+def test_the_status_in_words() -> None:
+    shown = plain(status.picture(state()))
+    for words in ("fanoutd 0.1.0  running  generation 2  node n1  pid 4710  since 2026-01-02T15:04:05.678+08:00",
+                  "sqlite, 0.2 ms", "3 waiting", "4 waiting, 2 being sent",
+                  "main, 100 calls a second, token good for 1 h 56 min",
+                  "token_check: ok, next 2026-01-02T15:05:05.678+08:00"):  # fmt: skip
+        assert words in shown
+    row = next(line for line in shown.splitlines() if "4711" in line)
+    assert row.split() == ["1", "worker", "4711", "busy", "12,345", "6", "100/s", "40", "MiB", "3", "c-1"]
+    assert "refused" not in shown
+
+
+def test_what_is_wrong_is_said_as_it_is() -> None:
+    token = {"ok": False, "expires_in": None, "source": "stable", "error": "[account.main] app_secret: 40125 [/x]"}
+    why = {"count": 1, "stage": "refused", "error": "fanoutd.toml: [daemon] log_file: no"}
+    shown = plain(status.picture(state(
+        state="degraded", reload=why, store={"kind": "sqlite", "ok": False, "latency_ms": None},
+        accounts=[{**STATUS["accounts"][0], "token": token}],
+        jobs=[{"name": "token_check", "next": None, "last": None, "result": "error: [b]"}],
+    )))  # fmt: skip
+    for words in ("the last reload was refused: fanoutd.toml: [daemon] log_file: no", "sqlite, does not answer",
+                  "no good token: [account.main] app_secret: 40125 [/x]",
+                  "token_check: error: [b], next -"):  # fmt: skip
+        assert words in shown
+
+
+def test_a_token_out_of_a_database_has_no_end() -> None:
+    token = {"ok": True, "expires_in": None, "source": "database", "error": None}
+    shown = plain(status.picture(state(accounts=[{**STATUS["accounts"][0], "token": token}])))
+    assert re.search(r"token good *$", shown, re.M)
+
+
+# ---- what is not known
+
+
+def holes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of each plain value, and of each object but the outermost's own and those in lists."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, each in pairs:
+        if isinstance(each, dict | list):
+            yield from holes(each, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def with_holes(value: dict[str, Any], *paths: tuple[Any, ...]) -> dict[str, Any]:
+    made = copy.deepcopy(value)
+    for *way, last in paths:
+        place: Any = made
+        for key in way:
+            place = place[key]
+        place[last] = None
+    return made
+
+
+def draw_campaign(value: dict[str, Any]) -> str:
+    drawn = plain(progress.picture(value, 80)) + progress.line(value) + progress.row(value)
+    final, _ = followed(value, {**value, "state": "paused"})
+    assert final["state"] == "paused"
+    assert progress.reached(value) >= 0
+    return drawn
+
+
+def draw_status(value: dict[str, Any]) -> str:
+    return plain(status.picture(value))
+
+
+#: The codes that errors counts are not null, if they are there.
+CAMPAIGN_HOLES = [path for path in holes(CAMPAIGN) if path[0] != "errors"]
+
+
+@pytest.mark.parametrize("path", [*CAMPAIGN_HOLES, ("errors",)], ids=str)
+def test_a_campaign_of_which_something_is_not_known_is_drawn(path: tuple[Any, ...]) -> None:
+    assert "None" not in draw_campaign(with_holes(CAMPAIGN, path))
+
+
+@pytest.mark.parametrize("path", [*holes(STATUS), ("reload",), ("upgrade",)], ids=str)
+def test_a_status_of_which_something_is_not_known_is_drawn(path: tuple[Any, ...]) -> None:
+    assert "None" not in draw_status(with_holes(STATUS, path))
+
+
+def test_if_nothing_is_known_at_all_that_is_drawn_too() -> None:
+    assert "None" not in draw_campaign(with_holes(CAMPAIGN, *CAMPAIGN_HOLES, ("errors",)))
+    assert "None" not in draw_status(with_holes(STATUS, *holes(STATUS)))
+    assert "None" not in draw_status(state(workers=[], jobs=[], accounts=[], nodes=[]))
