@@ -55,13 +55,18 @@ class Plan:
     fates: Mapping[str, float]
     events: tuple[Event, ...]
 
+    @property
+    def calls(self) -> float:
+        """About so many if nothing befell it."""
+        return self.people * (1 + self.fates["no_window"] + self.fates["used_up"] + self.fates["busy"])
+
 
 def draw(seed: int) -> Plan:
     """The round of this seed."""
     chance = Random(seed)
-    fates = {"no_window": chance.uniform(0, 0.6), "used_up": chance.uniform(0, 0.03),
+    fates = {"no_window": chance.uniform(0, 0.5), "used_up": chance.uniform(0, 0.03),
              "unfollowed": chance.uniform(0, 0.03), "busy": chance.uniform(0, 0.02)}  # fmt: skip
-    people, workers, concurrency = chance.randint(2000, 4000), chance.randint(2, 4), chance.choice((8, 16, 24))
+    people, workers, concurrency = chance.randint(2000, 3200), chance.randint(2, 4), chance.choice((16, 24, 32))
     return Plan(people, workers, concurrency, fates, tuple(_events(chance)))
 
 

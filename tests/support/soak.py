@@ -67,7 +67,7 @@ def play(seed: int, folder: Path) -> Result:
     plan, begun = chaos.draw(seed), time.monotonic()
     daemon = Daemon(
         folder, followers=plan.people, workers=plan.workers, concurrency=plan.concurrency,
-        rate=int(plan.people / _LENGTH), account=_ACCOUNT, latency="20ms", spread=0.3, seed=seed, **plan.fates,
+        rate=int(plan.calls / _LENGTH), account=_ACCOUNT, latency="20ms", spread=0.3, seed=seed, **plan.fates,
     )  # fmt: skip
     conductor = None
     try:
