@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fanoutd.config import load
-from support.master import alive
+from support.master import alive, until
 from support.program import status_of
 
 ROOT = Path(__file__).parent.parent
@@ -167,7 +167,8 @@ def test_a_host_from_nothing_to_a_daemon_and_back(host: Host) -> None:
     assert (status["CapEff"], status["CapPrm"]) == ("0" * 16, "0" * 16)
     sock = (host.root / "run/fanoutd/fanoutd.sock").stat()
     assert (sock.st_uid, f"{stat.S_IMODE(sock.st_mode):04o}") == (uid, "0660")
-    assert "worker 4 ready" in (host.root / "var/log/fanoutd/fanoutd.log").read_text()
+    log = host.root / "var/log/fanoutd/fanoutd.log"
+    until(lambda: "worker 4 ready" in log.read_text(), "all workers, of which start waits for the first")
     assert host.run("fanoutd", "status").returncode == 0
     assert host.run("runuser", "-u", "nobody", "--", "fanoutd", "status").returncode != 0
 
