@@ -79,8 +79,9 @@ def _events(chance: Random) -> list[Event]:
     if chance.random() < 0.25:
         kills.append(Event(at(), "kill", "all", seconds=chance.uniform(0, 0.8)))
     stops = [_stop(chance) for _ in range(chance.randint(0, 3))]
-    faults = [Event(at(), "faults", seconds=chance.uniform(0.1, 1.0), switches=_faults(chance))
-              for _ in range(chance.randint(1, 3))]  # fmt: skip
+    faults = [Event(chance.uniform(0, 1), "faults", seconds=chance.uniform(1.0, 2.5), switches=_faults(chance, 0.0))]
+    faults += [Event(at(), "faults", seconds=chance.uniform(0.1, 0.6), switches=_faults(chance, 0.2))
+               for _ in range(chance.randint(1, 3))]  # fmt: skip
     refusals = [Event(at(), "refuse", seconds=chance.uniform(0.1, 0.8))] if chance.random() < 0.4 else []
     orders = [Event(at(), what, seconds=chance.uniform(0.05, 1.0))
               for what, often in (("HUP", 0.3), ("USR2", 0.3), ("pause", 0.4)) if chance.random() < often]  # fmt: skip
@@ -98,9 +99,9 @@ def _who(chance: Random) -> str:
     return chance.choices(WHO, (5, 2, 1, 2))[0]
 
 
-def _faults(chance: Random) -> dict[str, float]:
-    """Some kinds at a small share; now and then one that befalls every call."""
-    if chance.random() < 0.15:
+def _faults(chance: Random, outage: float) -> dict[str, float]:
+    """Some kinds at a small share, or, so often, one that befalls every call."""
+    if chance.random() < outage:
         return {chance.choice([name for name in FAULTS if "hang" not in name]): 1.0}
     kinds = chance.sample(list(FAULTS), chance.randint(1, 4))
     return {name: round(chance.uniform(0.002, 0.01 if "hang" in name else 0.04), 4) for name in kinds}
