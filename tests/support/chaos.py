@@ -128,7 +128,6 @@ class Conductor:
         self._clients: list[socket.socket] = []
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
-        self._starting = False
 
     # ---- the timetable
 
@@ -152,7 +151,6 @@ class Conductor:
 
     def revive(self) -> None:
         """What a cron job does: start the master when there is none."""
-        self._starting = False
         if self._daemon.process.poll() is not None:
             self._daemon.serve(wait=False)
             self._sessions.add(self._daemon.process.pid)
@@ -213,14 +211,9 @@ class Conductor:
                 os.kill(pid, signal.SIGKILL)
                 self.tally.killed[role] += 1
                 self.tally.lost += role == "worker"
-        if self._daemon.process.pid not in self.processes():
-            self._daemon.process.wait()
-            self._restart(event.seconds)
-
-    def _restart(self, seconds: float) -> None:
-        if not self._starting:
-            self._starting = True
-            self._in(seconds, self.revive)
+                if role == "master":
+                    self._daemon.process.wait()
+                    self._in(event.seconds, self.revive)
 
     def _freeze(self, event: Event) -> None:
         for pid, role in self._chosen(event):

@@ -50,14 +50,13 @@ def follower(i: int) -> str:
 
 
 class Daemon:
-    """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made.
+    """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made."""
 
-    ``account`` are more lines for ``[account.main]``.
-    """
+    #: More lines for ``[account.main]``.
+    ACCOUNT = ""
 
     def __init__(self, folder: Path, followers: int = 0, workers: int = 2, concurrency: int = 32, rate: int = 100_000,
-                 sandbox: SandboxProcess | None = None, wait: bool = True, account: str = "",
-                 **options: Any) -> None:  # fmt: skip
+                 sandbox: SandboxProcess | None = None, wait: bool = True, **options: Any) -> None:  # fmt: skip
         self.folder, self.followers = folder, followers
         self.socket = folder / "state" / "fanoutd.sock"
         self._shared = sandbox is not None
@@ -66,7 +65,7 @@ class Daemon:
         self.config = folder / "fanoutd.toml"
         self.config.write_text(CONFIG.format(
             url=self.sandbox.url, folder=folder, workers=workers, concurrency=concurrency, rate=rate,
-            account=account))  # fmt: skip
+            account=self.ACCOUNT))  # fmt: skip
         self.config.chmod(0o600)
         link = sqlite3.connect(folder / "tp.db")
         with link:

@@ -30,7 +30,11 @@ _LENGTH = 2.0
 #: Seconds in which a campaign must come to its end when all is well again.
 _PATIENCE = 60.0
 
-_ACCOUNT = f'timeout = "{chaos.TIMEOUT}s"\nmax_failures = 1'
+
+class Subject(Daemon):
+    """One that gives up early on an answer, and never on a campaign."""
+
+    ACCOUNT = f'timeout = "{chaos.TIMEOUT}s"\nmax_failures = 1'
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,13 @@ def _words(counts: Counter[str], before: str = "") -> str:
 def play(seed: int, folder: Path) -> Result:
     """One round in an empty folder."""
     plan, begun = chaos.draw(seed), time.monotonic()
-    daemon = Daemon(
+    daemon = Subject(
         folder, followers=plan.people, workers=plan.workers, concurrency=plan.concurrency,
-        rate=int(plan.calls / _LENGTH), account=_ACCOUNT, latency="20ms", spread=0.3, seed=seed, **plan.fates,
+        rate=int(plan.calls / _LENGTH), latency="20ms", spread=0.3, seed=seed, **plan.fates,
     )  # fmt: skip
     conductor = None
     try:
+        wait_for(lambda: _all_ready(daemon), "workers that are ready")  # restarts meet them earlier often enough
         campaign = daemon.call("campaign.submit", content="hello", phone="110")["campaign"]
         conductor = Conductor(daemon, campaign)
         conductor.perform(plan.events)
@@ -85,6 +90,10 @@ def play(seed: int, folder: Path) -> Result:
         return Result(seed, time.monotonic() - begun, conductor.tally, faulted, allowed, found, violations)
     finally:
         _leave(daemon, conductor)
+
+
+def _all_ready(daemon: Daemon) -> bool:
+    return {worker["state"] for worker in daemon.workers()} == {"idle"}
 
 
 def _ended(daemon: Daemon, conductor: Conductor, campaign: str) -> dict[str, Any]:
@@ -153,7 +162,7 @@ def _leave(daemon: Daemon, conductor: Conductor | None) -> None:
 
 def clean(people: int, folder: Path) -> sums.Sums:
     """Everybody is sent to once, and nobody is unknown: nothing befalls this one."""
-    daemon = Daemon(folder, followers=people, workers=2, concurrency=32, account=_ACCOUNT)
+    daemon = Daemon(folder, followers=people, workers=2, concurrency=32)
     try:
         campaign = daemon.call("campaign.submit", content="hello", phone="110")["campaign"]
         last = daemon.until(campaign, seconds=30 + people / 300)
