@@ -140,7 +140,8 @@ def _orderly_end(daemon: Daemon, conductor: Conductor) -> list[str]:
         found.append(f"processes left: {conductor.processes()}")
     state = daemon.folder / "state"
     for name in ("journals", "spool/new", "spool/tmp", "spool/bad"):
-        left = sorted(path.name for path in (state / name).iterdir() if path.is_file())
+        # A journal whose worker was killed before it had its name tells of nobody.
+        left = sorted(path.name for path in (state / name).glob("[!.]*") if path.is_file())
         if left:
             found.append(f"left in {name}: {', '.join(left)}")
     if "Traceback" in (daemon.folder / "fanoutd.log").read_text():
