@@ -275,5 +275,6 @@ def test_twenty_reloads_under_full_load_are_felt_by_nobody(daemon: Make) -> None
     assert last["counts"]["sent_custom"] == 14_000 and last["counts"]["unknown"] == 0
     assert d.audit(campaign).good
     undisturbed = rates(accepted_between(d, 0, begun))
-    found = rates(accepted_between(d, begun, ended))
+    # By two seconds: one alone is what another process on the machine makes of it.
+    found = rates(accepted_between(d, begun, ended), 2.0)
     assert min(found) >= statistics.median(undisturbed) / 2, (undisturbed, found)

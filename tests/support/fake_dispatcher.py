@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from typing import Any
 
 from fanoutd.child import Child
@@ -59,4 +60,10 @@ def _first(child: Child) -> bool:
 
 def _file(child: Child) -> dict[str, Any]:
     file = child.config.daemon.state_dir / "campaign"
-    return json.loads(file.read_text()) if file.exists() else {}
+    while file.exists():
+        try:
+            found: dict[str, Any] = json.loads(file.read_text())
+            return found
+        except ValueError:  # the test is just writing it
+            time.sleep(0.001)
+    return {}
