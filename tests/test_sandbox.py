@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fanoutd.sandbox.errcodes import Refused
 from fanoutd.sandbox.http import BadRequest, Parser
 from fanoutd.sandbox.keywords import fits
 from fanoutd.sandbox.options import duration
-from fanoutd.sandbox.people import FATES, fate, fault
+from fanoutd.sandbox.people import FATES, FAULTS, fate, fault
 from fanoutd.sandbox.repeats import Repeats
 from fanoutd.sandbox.tokens import Tokens
 from support.sandbox import COMMAND, SandboxProcess
@@ -422,7 +423,7 @@ def test_a_reset_call_gets_a_reset(caller: Caller, name: str) -> None:
     assert len(rows_of(caller.sandbox, f"o{name}")) == (name == "reset_after")
 
 
-@pytest.mark.parametrize("name", ["hang", "hang_after"])
+@pytest.mark.parametrize("name", ["hang_before", "hang_after"])
 def test_a_hanging_call_lasts_until_the_client_gives_up(caller: Caller, name: str) -> None:
     caller.sandbox.set_options(idle="50ms")
     caller.sandbox.script(f"o{name}", name)
@@ -438,18 +439,69 @@ def test_a_hanging_call_lasts_until_the_client_gives_up(caller: Caller, name: st
 
 
 def test_broken_answers_are_broken_in_their_own_ways(caller: Caller) -> None:
-    for name in ("html502", "half_json", "truncated"):
+    names = ("bad_gateway_before", "bad_gateway_after", "half_json", "truncated")
+    for name in names:
         caller.sandbox.script(f"o{name}", name)
-    gateway = caller.post("custom", json.dumps({**TEXT, "touser": "ohtml502"}).encode())
-    assert gateway.status_code == 502 and gateway.text.startswith("<html>")
+    for name in names[:2]:
+        gateway = caller.post("custom", json.dumps({**TEXT, "touser": f"o{name}"}).encode())
+        assert gateway.status_code == 502 and gateway.text.startswith("<html>")
     half = caller.post("custom", json.dumps({**TEXT, "touser": "ohalf_json"}).encode())
     assert half.status_code == 200 and len(half.content) == int(half.headers["Content-Length"])
     with pytest.raises(json.JSONDecodeError):
         json.loads(half.content)
     head, _, body = exchange(caller.sandbox, raw_send(caller, "otruncated")).partition(b"\r\n\r\n")
     assert 0 < len(body) < int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
-    accepted = [len(rows_of(caller.sandbox, f"o{name}")) for name in ("html502", "half_json", "truncated")]
-    assert accepted == [0, 1, 1]
+    assert [len(rows_of(caller.sandbox, f"o{name}")) for name in names] == [0, 1, 1, 1]
+
+
+def test_every_fault_has_a_switch_for_its_share_and_shares_add_up() -> None:
+    people = [f"o{nth}" for nth in range(5000)]
+    each = Options().changed(dict.fromkeys(FAULTS, 0.05))
+    found = Counter(fault(person, 1, each) for person in people)
+    assert found.keys() == {*FAULTS, ""}
+    assert all(180 < found[name] < 320 for name in FAULTS)
+    assert {fault(person, 1, Options(hang_after=1)) for person in people} == {"hang_after"}
+    assert {fault(person, 1, Options()) for person in people} == {""}
+
+
+def test_a_sandbox_that_refuses_gives_open_connections_one_answer_and_listens_again(caller: Caller) -> None:
+    with connect(caller.sandbox) as sock:
+        sock.sendall(raw_send(caller, "oOPEN"))
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        begun = time.monotonic()
+        caller.sandbox.set_options(refuse="300ms")
+        with pytest.raises(ConnectionRefusedError):
+            connect(caller.sandbox)
+        sock.sendall(raw_send(caller, "oOPEN"))
+        assert b"Connection: close" in read_all(sock)
+    until(lambda: reachable(caller.sandbox))
+    assert 0.3 <= time.monotonic() - begun < 3
+    assert len(rows_of(caller.sandbox, "oOPEN")) == 2
+
+
+def test_a_sandbox_that_refuses_stops_that_when_told_on_a_connection_that_is_open(caller: Caller) -> None:
+    address = f"{caller.sandbox.url}/_sandbox/options"
+    with requests.Session() as one, requests.Session() as other:
+        for session in (one, other):
+            assert session.get(address).status_code == 200
+        one.post(address, json={"refuse": "1h"})
+        assert not reachable(caller.sandbox)
+        other.post(address, json={"refuse": 0})
+        assert reachable(caller.sandbox)
+
+
+def test_a_sandbox_may_refuse_from_its_start(tmp_path: Path) -> None:
+    with SandboxProcess(tmp_path / "ledger.jsonl", refuse="200ms") as process:
+        assert not reachable(process)
+        until(lambda: reachable(process))
+
+
+def reachable(sandbox: SandboxProcess) -> bool:
+    try:
+        connect(sandbox).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 # Time

@@ -93,7 +93,7 @@ def test_connections_that_the_server_closes_for_idleness_never_make_an_unknown(b
     assert b.counts().sent_custom == 100
 
 
-@pytest.mark.parametrize("fault", ["drop_before", "reset_after", "html502", "truncated"])
+@pytest.mark.parametrize("fault", ["drop_before", "reset_after", "bad_gateway_before", "truncated"])
 def test_what_was_not_understood_is_unknown_and_never_tried_on_another_channel(bench: Make, fault: str) -> None:
     b = bench()
     b.campaign(5)

@@ -26,11 +26,15 @@ _FIRST_MSGID = 3_717_005_636_572_528_642
 
 
 class Sandbox:
-    """All that the API knows: options, tokens, people, and what it accepted."""
+    """All that the API knows: options, tokens, people, and what it accepted.
+
+    ``on_refuse`` is called with the seconds whenever connections are to be refused for a while.
+    """
 
     def __init__(self, options: Options, ledger: Ledger, first_msgid: int = _FIRST_MSGID) -> None:
         self.options = options
         self.stats = Stats()
+        self.on_refuse: Callable[[float], None] = lambda _seconds: None
         self._ledger = ledger
         self._tokens = Tokens()
         self._people = People()
@@ -159,6 +163,8 @@ class Sandbox:
             if not isinstance(changes, dict):
                 raise ValueError("wants an object of switches")
             self.options = self.options.changed(changes)
+            if "refuse" in changes:
+                self.on_refuse(self.options.refuse)
         return json_reply(self.options.as_dict())
 
     def set_people(self, request: Request, _now: float) -> Reply:

@@ -63,7 +63,10 @@ def _switch(default: Any, parse: Parser, help_text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the sandbox behaves. Durations are seconds; shares are of people, or of calls for drops."""
+    """How the sandbox behaves. Durations are seconds; shares are of people, of calls for what follows ``busy``.
+
+    Faults that end in ``_before`` come before the message is accepted, all others after it is in the ledger.
+    """
 
     latency: float = _switch(0.0, duration, "Median time to answer a call.")
     spread: float = _switch(0.0, share, "Spread of the latency: sigma of a log-normal distribution.")
@@ -79,6 +82,15 @@ class Options:
     busy: float = _switch(0.0, share, "Share of people: -1 once, then reached.")
     drop_before: float = _switch(0.0, share, "Share of calls: closed without accepting or answering.")
     drop_after: float = _switch(0.0, share, "Share of calls: decided and done, closed without an answer.")
+    reset_before: float = _switch(0.0, share, "Share of calls: reset without accepting.")
+    reset_after: float = _switch(0.0, share, "Share of calls: decided and done, then reset.")
+    hang_before: float = _switch(0.0, share, "Share of calls: not accepted, and never an answer.")
+    hang_after: float = _switch(0.0, share, "Share of calls: decided and done, and never an answer.")
+    bad_gateway_before: float = _switch(0.0, share, "Share of calls: HTTP 502 with a page, not accepted.")
+    bad_gateway_after: float = _switch(0.0, share, "Share of calls: decided and done, HTTP 502 with a page.")
+    truncated: float = _switch(0.0, share, "Share of calls: decided and done, closed in mid-answer.")
+    half_json: float = _switch(0.0, share, "Share of calls: decided and done, half of the JSON as all of it.")
+    refuse: float = _switch(0.0, duration, "From now on, refuse connections for so long; open ones get one answer.")
 
     def changed(self, changes: Mapping[str, object]) -> Options:
         """A copy with these changes, values as written in JSON. Raises ValueError naming the switch."""

@@ -33,17 +33,19 @@ class Fault:
     ending: Ending
 
 
+#: By the name of the switch for its share, which is its name in scripts too.
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         "drop_before": Fault(False, Ending.DROPPED),
         "drop_after": Fault(True, Ending.DROPPED),
         "reset_before": Fault(False, Ending.RESET),
         "reset_after": Fault(True, Ending.RESET),
-        "hang": Fault(False, Ending.NEVER),
+        "hang_before": Fault(False, Ending.NEVER),
         "hang_after": Fault(True, Ending.NEVER),
-        "html502": Fault(False, Ending.GATEWAY),
-        "half_json": Fault(True, Ending.HALF),
+        "bad_gateway_before": Fault(False, Ending.GATEWAY),
+        "bad_gateway_after": Fault(True, Ending.GATEWAY),
         "truncated": Fault(True, Ending.TRUNCATED),
+        "half_json": Fault(True, Ending.HALF),
     }
 )
 
@@ -73,13 +75,16 @@ def fate(openid: str, options: Options) -> str:
 
 
 def fault(openid: str, nth: int, options: Options) -> str:
-    """What befalls the person's nth call, from 1: ``drop_before``, ``drop_after`` or nothing."""
-    if not options.drop_before and not options.drop_after:
+    """What befalls the person's nth call, from 1: a key of FAULTS, empty for nothing."""
+    shares = [(name, share) for name in FAULTS if (share := getattr(options, name))]
+    if not shares:
         return ""
-    chance = _chance(options.seed, openid, nth)
-    if chance < options.drop_before:
-        return "drop_before"
-    return "drop_after" if chance < options.drop_before + options.drop_after else ""
+    left = _chance(options.seed, openid, nth)
+    for name, share in shares:
+        left -= share
+        if left < 0:
+            return name
+    return ""
 
 
 class People:

@@ -34,11 +34,73 @@ _LINGER = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
+class Door:
+    """The listening socket, which can be shut for a while: whoever connects then is refused."""
+
+    def __init__(self, make: Callable[[Door], asyncio.Protocol], port: int) -> None:
+        """``make`` makes what serves one connection. Raises OSError when the port is taken."""
+        self._make = make
+        self._loop = asyncio.get_running_loop()
+        self._entering: set[asyncio.Task[object]] = set()
+        self._opens: asyncio.TimerHandle | None = None
+        # Bound and never listening: the port stays ours while nobody listens on it.
+        self._holder = _bound(port)
+        self.port: int = self._holder.getsockname()[1]
+        self._sock: socket.socket | None = None
+        self.open()
+
+    @property
+    def shut(self) -> bool:
+        return self._sock is None
+
+    def open(self) -> None:
+        if self._sock is None:
+            self._sock = _bound(self.port)
+            self._sock.listen(1024)
+            self._loop.add_reader(self._sock, self._let_in)
+
+    def close(self) -> None:
+        if self._sock:
+            self._let_in()  # whoever has connected already would be reset, which is not refused
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
+            self._sock = None
+
+    def shut_for(self, seconds: float) -> None:
+        """From now on, whatever was said before; 0 opens it."""
+        if self._opens:
+            self._opens.cancel()
+        if seconds:
+            self.close()
+            self._opens = self._loop.call_later(seconds, self.open)
+        else:
+            self.open()
+
+    def _let_in(self) -> None:
+        while self._sock:
+            try:
+                connection, _ = self._sock.accept()
+            except OSError:  # nobody more, or no descriptor for him: he waits
+                return
+            task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: self._make(self), connection))
+            self._entering.add(task)
+            task.add_done_callback(self._entering.discard)
+
+
+def _bound(port: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((HOST, port))
+    return sock
+
+
 class Connection(asyncio.Protocol):
     """One client. Answers its requests one after the other, pipelined ones too."""
 
-    def __init__(self, sandbox: Sandbox, everyone: set[Connection]) -> None:
+    def __init__(self, sandbox: Sandbox, door: Door, everyone: set[Connection]) -> None:
         self._sandbox = sandbox
+        self._door = door
         self._everyone = everyone
         self._loop = asyncio.get_running_loop()
         self._parser = Parser()
@@ -134,7 +196,7 @@ class Connection(asyncio.Protocol):
         if reply.ending is Ending.RESET:
             self.abort()
             return
-        keep = request.keep_alive and reply.ending is Ending.SENT
+        keep = request.keep_alive and reply.ending is Ending.SENT and not self._door.shut
         if reply.ending is not Ending.DROPPED:
             self._transport.write(encode(reply, keep, head_only=request.method == "HEAD"))
         if not keep:
@@ -166,9 +228,11 @@ async def serve(sandbox: Sandbox, port: int, ready: Callable[[str], None]) -> No
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     everyone: set[Connection] = set()
-    server = await loop.create_server(lambda: Connection(sandbox, everyone), HOST, port, backlog=1024)
-    ready(f"http://{HOST}:{server.sockets[0].getsockname()[1]}")
+    door = Door(lambda door: Connection(sandbox, door, everyone), port)
+    sandbox.on_refuse = door.shut_for
+    door.shut_for(sandbox.options.refuse)
+    ready(f"http://{HOST}:{door.port}")
     await stop.wait()
-    server.close()
+    door.close()
     for connection in list(everyone):
         connection.abort()

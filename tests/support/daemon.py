@@ -30,6 +30,7 @@ app_id = "wx0123456789abcdef"
 app_secret = "a-secret-of-the-tests"
 api_base = "{url}"
 rate = {rate}
+{account}
 [message.supply]
 channels = ["custom", "template"]
 [message.supply.custom]
@@ -53,6 +54,9 @@ class Daemon:
     """``sandbox``: one that is shared, whose ledger other daemons fill too; without it one of its own is made.
     ``prefix``: a command to start the daemon by; ``environ``: what it has beside ours."""
 
+    #: More lines for ``[account.main]``.
+    ACCOUNT = ""
+
     def __init__(self, folder: Path, followers: int = 0, workers: int = 2, concurrency: int = 32, rate: int = 100_000,
                  sandbox: SandboxProcess | None = None, wait: bool = True, prefix: tuple[str, ...] = (),
                  environ: Mapping[str, str] | None = None, **options: Any) -> None:  # fmt: skip
@@ -63,7 +67,8 @@ class Daemon:
         self._before = self._ledger() if sandbox else Counter()
         self.config = folder / "fanoutd.toml"
         self.config.write_text(CONFIG.format(
-            url=self.sandbox.url, folder=folder, workers=workers, concurrency=concurrency, rate=rate))  # fmt: skip
+            url=self.sandbox.url, folder=folder, workers=workers, concurrency=concurrency, rate=rate,
+            account=self.ACCOUNT))  # fmt: skip
         self.config.chmod(0o600)
         link = sqlite3.connect(folder / "tp.db")
         with link:
