@@ -29,13 +29,23 @@ from fanoutd.dispatcher.queries import RpcError
 from fanoutd.dispatcher.repair import repair
 from fanoutd.ids import client_msg_id
 from fanoutd.journal import HEADER_SIZE, RECORD_SIZE, Journal, Orphan, adopt, in_use, tag
-from fanoutd.outcome import OPEN, Progress, State, Verdict, answered, next_channel, overdue, repeatable, unanswered
+from fanoutd.outcome import (
+    OPEN,
+    Progress,
+    State,
+    Verdict,
+    answered,
+    channel_name,
+    next_channel,
+    overdue,
+    repeatable,
+    unanswered,
+)
 from fanoutd.store import Database, campaigns, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import LEASE_MS, Lease, Person, Planned
 
-CHANNELS = (1, 2)
 PEOPLE = [f"oPERSON{i:02d}" for i in range(8)]
 CAMPAIGN = "c-1"
 #: WeChat remembers a key so long, milliseconds.
@@ -77,8 +87,9 @@ class Worker:
 
 
 class Exactness(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(channels=st.sampled_from([(1, 2), (2,)]))
+    def begin(self, channels: tuple[int, ...]) -> None:
+        self.channels = channels
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="fanoutd-machine-", dir=base))
         self.journals = self.folder / "journals"
@@ -123,7 +134,7 @@ class Exactness(RuleBasedStateMachine):
         return db
 
     def plan(self) -> None:
-        definition = {"channels": ["custom", "template"]}
+        definition = {"channels": [channel_name(each) for each in self.channels]}
         row = Campaign(
             id=CAMPAIGN, account="main", message="m", audience=None, reference=None, key=None, state="running",
             cause=None, reason=None, created_at=self.wall, send_at=None, started_at=self.wall, finished_at=None,
@@ -217,7 +228,7 @@ class Exactness(RuleBasedStateMachine):
         elif overdue(job.progress, self.uptime):
             self.close(worker, job, replace(job.progress, state=State.UNKNOWN))
         else:
-            channel = next_channel(job.progress, CHANNELS)
+            channel = next_channel(job.progress, self.channels)
             openid = job.person.openid
             key = client_msg_id("main", CAMPAIGN, openid, job.progress.generation) if channel == 2 else None
             worker.journal.sending((job.lease.shard, job.person.pos, job.lease.token), channel, tag(openid))
@@ -258,7 +269,7 @@ class Exactness(RuleBasedStateMachine):
         msgid = 7 if errcode == 0 and channel == 2 else None
         place = (job.lease.shard, job.person.pos, job.lease.token)
         worker.journal.answer(place, channel, tag(job.person.openid), errcode, msgid)
-        job.progress, verdict = answered(job.progress, channel, errcode, msgid, channel == CHANNELS[-1])
+        job.progress, verdict = answered(job.progress, channel, errcode, msgid, channel == self.channels[-1])
         job.wire = job.processed = None
         assert verdict in Verdict
         if job.progress.state not in OPEN:
@@ -424,7 +435,7 @@ class Exactness(RuleBasedStateMachine):
         if others:
             return  # the model has one uptime: the other node's would jump with it
         self.boot += 1
-        self.uptime = 5_000_000 * self.boot
+        self.uptime = 1_000_000  # it begins anew: times of another boot may look young
 
     # ---- what an operator does
 
@@ -598,14 +609,14 @@ class Exactness(RuleBasedStateMachine):
             if overdue(job.progress, self.uptime):
                 self.close(worker, job, replace(job.progress, state=State.UNKNOWN))
                 continue
-            channel = next_channel(job.progress, CHANNELS)
+            channel = next_channel(job.progress, self.channels)
             key = client_msg_id("main", CAMPAIGN, job.person.openid, job.progress.generation)
             worker.journal.sending(
                 (job.lease.shard, job.person.pos, job.lease.token), channel, tag(job.person.openid)
             )
             job.wire = (channel, key if channel == 2 else None)
             self.deal(job, 0)
-            job.progress, _ = answered(job.progress, channel, 0, None, channel == CHANNELS[-1])
+            job.progress, _ = answered(job.progress, channel, 0, None, channel == self.channels[-1])
             self.close(worker, job, job.progress)
         self.write(worker, len(worker.results))
         worker.die()

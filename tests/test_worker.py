@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fanoutd.dispatcher.recovery import take_over
 from fanoutd.journal import in_use
 from fanoutd.outcome import State
 from fanoutd.sandbox.options import Options
@@ -192,3 +194,53 @@ def _hold_ledger_against_store(b: Bench, people: int) -> None:
     for openid, row in rows.items():
         if row[0] != State.UNKNOWN:
             assert (row[0] == State.SENT) == (openid in accepted), openid
+
+
+def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nobody(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanoutd.store.shards.LEASE_MS", 1500)
+    monkeypatch.setattr("fanoutd.worker.recorder.LEASE_MS", 1500)
+    monkeypatch.setattr("fanoutd.worker.recorder._RENEW_AFTER", 0.3)
+    monkeypatch.setattr("fanoutd.worker.recorder._MARGIN", 0.5)
+    b = bench(concurrency=4, latency="50ms")
+    b.campaign(400)
+    worker = b.work()
+    wait_for(lambda: len(b.accepted()) > 20, "a first part")
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        time.sleep(2.5)  # longer than the lease: that it is over is what this test is about
+        before = len(b.accepted())
+        # Another node takes over what has ended; here nobody may but by the journal, which is locked.
+        assert b.recover() == 1
+        with b.db.transaction():
+            assert b.db.rows("SELECT 1 FROM fanout_shard WHERE owner IS NOT NULL")
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
+    wait_for(lambda: b.state() == "done", "the end", 40)
+    assert before < 400
+    _hold_ledger_against_store(b, 400)
+    assert b.counts().unknown <= 4
+
+
+def test_what_was_taken_over_from_a_stopped_worker_is_told_by_it_when_it_wakes(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanoutd.store.shards.LEASE_MS", 1500)
+    monkeypatch.setattr("fanoutd.worker.recorder.LEASE_MS", 1500)
+    monkeypatch.setattr("fanoutd.worker.recorder._RENEW_AFTER", 0.3)
+    monkeypatch.setattr("fanoutd.worker.recorder._MARGIN", 0.5)
+    monkeypatch.setattr("fanoutd.dispatcher.recovery.TAKEN_OVER_AFTER_MS", 500)
+    b = bench(concurrency=4, latency="50ms")
+    b.campaign(400)
+    worker = b.work()
+    wait_for(lambda: len(b.accepted()) > 20, "a first part")
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: take_over(b.db, "node2") > 0, "the lease to be over")
+        assert b.counts().unknown > 4  # nobody on that node can tell who of them was sent to
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
+    wait_for(lambda: b.state() == "done" and b.counts().unknown <= 4, "what never left to be given back and sent", 40)
+    _hold_ledger_against_store(b, 400)
+    assert b.counts().unknown <= 4

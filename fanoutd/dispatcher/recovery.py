@@ -108,5 +108,3 @@ def _settle_late(db: Database, said: Testimony) -> None:
                 if not after.doubtful:
                     results.append((person.pos, after))
             shards.record(db, shard, token, results)
-            if any(after.state is State.PENDING for _, after in results) and campaign.state == "done":
-                campaigns.move(db, campaign.id, "done", "running", finished_at=None)

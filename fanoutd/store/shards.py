@@ -134,7 +134,7 @@ def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> N
 
     Late results, of an attempt that was given up as unknown in the meantime, are taken too.
     """
-    row = db.one("SELECT token FROM fanout_shard WHERE id = %s", shard)
+    row = db.one("SELECT token, campaign FROM fanout_shard WHERE id = %s", shard)
     if row is None:
         return
     late = row[0] != token
@@ -148,7 +148,11 @@ def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> N
             return {State.PENDING: False, State.RESEND: False, State.UNKNOWN: True}
         return dict.fromkeys(DOUBTFUL if new is State.SENT else (State.UNKNOWN,), True)
 
+    results = list(results)
     _write(db, shard, token, results, found)
+    if late and any(progress.state is State.PENDING for _, progress in results):
+        # It was done for want of these, who turn out never to have been sent to.
+        campaigns.move(db, row[1], "done", "running", finished_at=None)
 
 
 def correct(db: Database, shard: int, token: int, results: Iterable[Result]) -> None:

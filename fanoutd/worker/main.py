@@ -281,7 +281,7 @@ class Worker:
 
     def _hand_back(self, jobs: list[Job]) -> None:
         for job in jobs:
-            if job.changed:
+            if job.changed or job.hold.taken:
                 self._recorder_on().put(job.hold, job.person.pos, job.progress)
             else:
                 self._recorder_on().put_back(job.hold)
@@ -351,8 +351,8 @@ class Worker:
                 self._start(lane, wire, lane.ready.popleft(), at)
 
     def _start(self, lane: Lane, wire: Wire, job: Job, at: float) -> None:
-        if at > job.hold.deadline:  # our lease may be over: renewed it comes again
-            self._hand_back([job])
+        if at > job.hold.deadline:  # our lease may be over, and they be called unknown: say that they never left
+            self._recorder_on().put(job.hold, job.person.pos, job.progress)
             return
         if overdue(job.progress, uptime_ms()):
             self._close(job, replace(job.progress, state=State.UNKNOWN))

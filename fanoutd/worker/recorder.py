@@ -63,6 +63,8 @@ class Hold:
     """People claimed and not yet recorded."""
     exhausted: bool = False
     lost: bool = False
+    taken: bool = False
+    """The store has not let it be renewed: somebody may have taken it over, and called its people unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +370,7 @@ class Recorder:
         for hold in work.renewed:
             hold.renewed, hold.deadline = work.at, work.at + LEASE_MS / 1000 - _MARGIN
         for hold in work.lost:
-            hold.lost = True
+            hold.lost = hold.taken = True
         for claimed in work.claimed:
             claimed.hold.open += len(claimed.people)
             claimed.hold.exhausted = claimed.last
