@@ -51,6 +51,20 @@ def test_a_store_that_nobody_may_write_for_a_while_costs_nothing_but_time(tmp_pa
     wait_for(lambda: d.call("daemon.status")["store"]["ok"], "all clear", 20)
 
 
+def test_a_store_that_is_slow_slows_a_campaign_and_loses_nobody(tmp_path: Path, made: list[Daemon]) -> None:
+    d = Daemon(tmp_path, 1500, latency="20ms", concurrency=8, workers=2)
+    made.append(d)
+    campaign = d.call("campaign.submit", content="x", phone="1")["campaign"]
+    with closing(sqlite3.connect(tmp_path / "state" / "fanoutd.db", isolation_level=None, timeout=10)) as other:
+        for _ in range(10):  # half a second in which nobody else may write, and a moment for all
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(0.5)
+            other.execute("COMMIT")
+            time.sleep(0.02)
+    assert d.until(campaign)["counts"]["unknown"] == 0
+    assert d.audit(campaign).good
+
+
 @pytest.mark.skipif(not disk.available(), reason="needs root or user namespaces for a disk of its own")
 def test_a_full_disk_stops_a_campaign_and_room_lets_it_go_on(tmp_path: Path, made: list[Daemon]) -> None:
     state = tmp_path / "state"

@@ -27,7 +27,7 @@ from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.receipts import Receipts
-from fanoutd.dispatcher.recovery import recover
+from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
 from fanoutd.errors import FanoutdError
@@ -273,6 +273,7 @@ class Dispatcher:
 
     def _recover(self) -> None:
         recover(self._db(), self._journals, self._node, self._at_any_risk)
+        take_over(self._db(), self._node)
         self._announce(self._db())
 
     def _at_any_risk(self, account: str) -> bool:
