@@ -65,7 +65,8 @@ def _accounts(status: dict[str, Any]) -> Iterator[Finding]:
 
 def _waiting(paused: list[dict[str, Any]], newest: list[dict[str, Any]]) -> Iterator[Finding]:
     for each in paused:
-        yield warn("campaign", f"{each['id']} is paused: {each['reason']}", f"`fanoutd campaign resume {each['id']}`")
+        order = "repair" if "campaign repair" in (each["reason"] or "") else "resume"
+        yield warn("campaign", f"{each['id']} is paused: {each['reason']}", f"`fanoutd campaign {order} {each['id']}`")
     for each in newest:
         if each["counts"]["unknown"]:
             yield warn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import smtplib
 import socket
+import sqlite3
 import ssl
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import requests
 
 from fanoutd.config import Account, Config, sqlite_path
 from fanoutd.doctor.findings import Finding, fail, ok, warn
-from fanoutd.store import open_store
+from fanoutd.store import Database
 
 #: Seconds by which clocks may differ: WeChat's times have minutes, the HTTP Date header whole seconds.
 _STORE_APART, _API_APART = 1.0, 30.0
@@ -26,8 +27,8 @@ def clock(config: Config) -> Iterator[Finding]:
     path = sqlite_path(config.store_url)
     if path is None or not path.exists():
         return
-    with closing(open_store(config.store_url)) as db:
-        apart = abs(db.now_ms() / 1000 - time.time())
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as link:
+        apart = abs(link.execute(f"SELECT {Database.NOW_MS}").fetchone()[0] / 1000 - time.time())
     if apart > _STORE_APART:
         yield fail("clock", f"this machine and the store are {apart:.1f} s apart", "run an NTP client on both")
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fanoutd.config import Config, sqlite_path
 from fanoutd.doctor.findings import Finding, fail, ok, warn
-from fanoutd.store import open_store, schema
+from fanoutd.store import schema
 
 #: A check of the whole file takes about a second for so many bytes.
 _QUICKLY_CHECKED = 256 << 20
@@ -23,10 +23,10 @@ def store(config: Config) -> Iterator[Finding]:
     elif not path.exists():
         yield warn("store", f"{path} is not there yet", "`fanoutd serve` makes it")
     else:
-        yield from _sqlite(config, path)
+        yield from _sqlite(path)
 
 
-def _sqlite(config: Config, path: Path) -> Iterator[Finding]:
+def _sqlite(path: Path) -> Iterator[Finding]:
     began = time.perf_counter()
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as link:
@@ -41,11 +41,13 @@ def _sqlite(config: Config, path: Path) -> Iterator[Finding]:
         yield fail("store", f"{path}: {broken}", "stop the daemon and restore the file; then `fanoutd campaign repair`")
     if mode != "wal":
         yield fail("store", f"{path}: journal_mode is {mode}, not wal", "nobody else may open it with other settings")
-    if version is None or int(version[0]) > schema.VERSION:
+    if version is None:
+        yield fail("store", f"{path}: the tables have no version", "restore it from a backup, or move it away")
+    elif int(version[0]) > schema.VERSION:
         yield fail("store", f"{path}: a newer fanoutd has used it", "install that version")
     else:
         yield ok("store", f"SQLite, version {version[0]} of {schema.VERSION}, answers in {took:.1f} ms")
-    yield _durable(config)
+    yield _durable(path)
 
 
 def _broken(link: sqlite3.Connection, path: Path) -> str | None:
@@ -55,10 +57,11 @@ def _broken(link: sqlite3.Connection, path: Path) -> str | None:
     return None if said == "ok" else str(said)
 
 
-def _durable(config: Config) -> Finding:
-    """As the program itself sets it on each connection."""
-    with closing(open_store(config.store_url)) as db:
-        level = db.rows("PRAGMA synchronous")[0][0]
+def _durable(path: Path) -> Finding:
+    """Whether this SQLite does what the program asks of each connection."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as link:
+        link.execute("PRAGMA synchronous = FULL")
+        level = link.execute("PRAGMA synchronous").fetchone()[0]
     if level < 2:
         return fail("durability", f"synchronous is {level}, not FULL", "this SQLite ignores it; use another build")
     return ok("durability", "synchronous FULL: a commit outlives a power cut, if the disk is honest")
