@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -270,3 +271,41 @@ def test_a_directory_knows_itself_when_it_is_renamed_and_not_when_it_is_copied(t
     assert identity.of(tmp_path / "copy") == identity.Identity(copy.node)
     (renamed / "node").write_text("{")
     assert not identity.of(renamed).copied
+
+
+def test_a_directory_that_was_put_back_in_its_own_place_is_found_out_though_its_inode_is_used_again(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    first = identity.of(state)
+    file = state / "node"
+    said = json.loads(file.read_text())
+    if "generation" not in said:
+        pytest.skip("this file system tells no generations")
+    # As on ext4, which hands out the number of the file that has just been removed.
+    said["generation"] ^= 1
+    file.write_text(json.dumps(said))
+    assert said["inode"] == file.stat().st_ino
+    back = identity.of(state)
+    assert back.copied and back.node != first.node
+
+
+def test_a_directory_without_a_name_in_which_a_daemon_has_run_is_taken_for_a_copy(tmp_path: Path) -> None:
+    assert not identity.of(tmp_path).copied
+    (tmp_path / "epoch").touch()
+    for damage in ("", "{", "[]"):
+        (tmp_path / "node").write_text(damage)
+        assert identity.of(tmp_path).copied
+        identity.seen_to(tmp_path)
+        assert not identity.of(tmp_path).copied
+    (tmp_path / "node").unlink()
+    assert identity.of(tmp_path).copied
+
+
+def test_a_name_from_where_generations_are_not_told_is_known_by_its_inode(tmp_path: Path) -> None:
+    first = identity.of(tmp_path)
+    said = json.loads((tmp_path / "node").read_text())
+    said.pop("generation", None)
+    (tmp_path / "node").write_text(json.dumps(said))
+    assert identity.of(tmp_path) == first
