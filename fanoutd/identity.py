@@ -2,17 +2,27 @@
 
 A copy of a state directory, started beside the original, would send everything that is unfinished a second time.
 The file that says the node's name also says its own inode: in a copy, or in a directory that came back from a backup,
-that is another one.
+that is another one. A file system gives the number of a removed file to the next that is made, which is the same file
+come back when a directory is put in the place of what it was; where the inode has a generation (ext4, XFS, btrfs and
+others count or draw one for each use of a number) that is said too.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 _FILE = "node"
+
+#: A file that a daemon leaves in every state directory in which it has run: without a name that is no new one.
+_USED = "epoch"
+
+#: _IOR('v', 1, long): the kernel fills in 32 bits (linux/fs.h; ioctl_iflags(2) has its kin).
+_FS_IOC_GETVERSION = (2 << 30) | (struct.calcsize("l") << 16) | (ord("v") << 8) | 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +37,10 @@ def of(state_dir: Path) -> Identity:
     """As the state directory says; a new or a copied one is given a name. Raises OSError."""
     file = state_dir / _FILE
     said = _read(file)
-    if said is None:
+    if said is None and not (state_dir / _USED).exists():
         return _write(file, Identity(os.uname().nodename))
-    known = Identity(str(said["node"]), bool(said.get("copied")))
-    if said.get("inode") == file.stat().st_ino:
-        return known
+    if said is not None and _is_itself(file, said):
+        return Identity(str(said["node"]), bool(said.get("copied")))
     # Leases under the old name are the original's, if that is still alive.
     return _write(file, Identity(f"{os.uname().nodename}-{os.urandom(3).hex()}", copied=True))
 
@@ -47,7 +56,7 @@ def seen_to(state_dir: Path) -> None:
 def _read(file: Path) -> dict[str, object] | None:
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # a crash of the machine may have left it empty: it is new then
+    except (FileNotFoundError, ValueError):
         return None
     return said if isinstance(said, dict) and isinstance(said.get("node"), str) else None
 
@@ -57,9 +66,25 @@ def _write(file: Path, new: Identity) -> Identity:
     half = file.with_suffix(".new")
     with half.open("w", encoding="utf-8") as out:
         os.fchmod(out.fileno(), 0o600)
-        inode = os.fstat(out.fileno()).st_ino
-        out.write(json.dumps({"node": new.node, "inode": inode, "copied": new.copied}) + "\n")
+        out.write(json.dumps({"node": new.node, "copied": new.copied, **_self(out.fileno())}) + "\n")
         out.flush()
         os.fsync(out.fileno())
     half.replace(file)
     return new
+
+
+def _is_itself(file: Path, said: dict[str, object]) -> bool:
+    with file.open("rb") as opened:
+        found = _self(opened.fileno())
+    # One that was written where generations are not told has none to compare.
+    return all(said.get(name) == found.get(name) for name in ("inode", "generation") if name == "inode" or name in said)
+
+
+def _self(fd: int) -> dict[str, int]:
+    """What tells this file from a copy of it. Where there are no generations (tmpfs, network) the number alone."""
+    found = {"inode": os.fstat(fd).st_ino}
+    try:
+        (found["generation"],) = struct.unpack_from("I", fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8)))
+    except OSError:
+        pass
+    return found

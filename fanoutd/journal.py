@@ -53,10 +53,11 @@ def checksum(record: bytes, header: int, at: int) -> int:
 
 
 class Journal:
-    """The writing side. Three kinds of record: L a lease taken, S a request leaves, R its answer.
+    """The writing side. Kinds of record: L a lease asked for, G one that the store has granted, S a request leaves,
+    R its answer.
 
     The value of S is CLOCK_BOOTTIME in milliseconds, that of R WeChat's message id; ``who`` is the ``tag`` of
-    the openid, or of the campaign for L. E closes a journal of which everything is in the store.
+    the openid, or of the campaign for L and G. E closes a journal of which everything is in the store.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -95,7 +96,12 @@ class Journal:
             self._room += length
 
     def lease(self, shard: int, token: int, campaign: str) -> None:
+        """Before the store has it: who dies in between must be able to say that nobody was sent to."""
         self._write(b"L", 0, 0, shard, token, 0, 0, tag(campaign))
+
+    def granted(self, shard: int, token: int, campaign: str) -> None:
+        """After the store has it: a transaction that was undone leaves its token to somebody else's lease."""
+        self._write(b"G", 0, 0, shard, token, 0, 0, tag(campaign))
 
     def sending(self, attempt: Attempt, channel: int, who: int) -> None:
         """The first byte of the request's body is about to leave."""

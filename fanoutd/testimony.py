@@ -36,7 +36,9 @@ class Testimony:
 
     reliable: bool = True
     leases: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(shard, token) -> the campaign's tag."""
+    """(shard, token) -> the campaign's tag. Asked for: whether the store has granted it, its owner there tells."""
+    granted: dict[tuple[int, int], int] = field(default_factory=dict)
+    """The same, of leases that were this worker's without a doubt."""
     calls: dict[Attempt, list[Call]] = field(default_factory=dict)
     """Per attempt the calls in order."""
 
@@ -126,6 +128,8 @@ def _note(said: Testimony, record: Record, same_boot: bool, begun: int | None) -
     kind, channel, position, shard, token, errcode, value, who = record
     if kind == b"L":
         said.leases[shard, token] = who
+    elif kind == b"G":
+        said.granted[shard, token] = who
     elif kind == b"S":
         left = value if same_boot else LONG_AGO
         at = None if begun is None else begun + value

@@ -517,7 +517,7 @@ class Exactness(RuleBasedStateMachine):
     @precondition(lambda self: self.campaign.cause in DISTRUSTED)
     @rule()
     def mend(self) -> None:
-        repair(self.db, self.journals, self.campaign)
+        repair(self.db, self.journals, "n1", self.campaign)
 
     # ---- what always holds
 
@@ -582,7 +582,7 @@ class Exactness(RuleBasedStateMachine):
             if folder.exists():
                 recovery.recover(self.db, folder, node, lambda _account: False)
         if self.campaign.cause in DISTRUSTED:
-            repair(self.db, self.journals, self.campaign)
+            repair(self.db, self.journals, "n1", self.campaign)
         if self.campaign.state == "paused":
             commands.resume(self.db, self.campaign)
         for _ in range(20):

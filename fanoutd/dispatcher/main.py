@@ -78,7 +78,7 @@ class Dispatcher:
         # What the store says of a campaign, and what the workers are told of it, change together.
         self._ordering = threading.Lock()
         self._local = threading.local()
-        self._migrated = threading.Event()
+        self._trusted = threading.Event()
         self._planning: set[str] = set()
         self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
         self._open: set[Future[None]] = set()
@@ -180,28 +180,30 @@ class Dispatcher:
     # ---- imports, plans, recovery: one thread, one after the other
 
     def _start(self) -> None:
-        while not self._migrated.is_set():
+        """Nothing else is done, no question answered and nobody sent to, before it is known whether to trust."""
+        while not self._trusted.is_set():
             try:
                 migrate(self._db())
-                self._migrated.set()
-            except StoreAway as e:
+                self._distrust()
+                self._trusted.set()
+            except (StoreAway, OSError) as e:
                 log.warning("%s", e)
                 time.sleep(_STORE_RETRY)
-        self._distrust()
+        self._epoch.advance(self._db())
         self._sweep()
 
     def _distrust(self) -> None:
-        """Stop what an earlier store, or a copied state directory, would send a second time."""
+        """Stop what an earlier store, or a copied state directory, would send a second time. May be repeated."""
         db = self._db()
         state_dir = self._config.daemon.state_dir
         if identity.of(state_dir).copied:
             for campaign in self._spool.pending():
                 bring_in(db, self._spool, self._config, self._node, campaign)
             self._stop_all(db, "copy", COPIED)
+            self._epoch.advance(db)  # the node is a new one: its store has no past
             identity.seen_to(state_dir)
-        if self._epoch.went_back(db) or self._epoch.journals_know_more(db, self._journals):
+        elif self._epoch.went_back(db) or self._epoch.journals_know_more(db, self._journals):
             self._stop_all(db, "past", WENT_BACK)
-        self._epoch.advance(db)
 
     def _stop_all(self, db: Database, cause: str, reason: str) -> None:
         stopped = commands.pause_unfinished(db, cause, reason)
@@ -233,7 +235,7 @@ class Dispatcher:
 
     def _last_epoch(self) -> None:
         """A store that is put back while we are away shows an earlier one."""
-        if self._migrated.is_set():
+        if self._trusted.is_set():
             self._epoch.advance(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
@@ -242,9 +244,12 @@ class Dispatcher:
         if campaign.state not in ("paused", "cancelled") or campaign.cause not in DISTRUSTED:
             words = f"campaign {campaign.id} needs no repair; it is {campaign.state}"
             raise RpcError(-32003, words, "campaign")
+        if not campaign.definition:
+            words = f"campaign {campaign.id} asks for what is not configured; put it back, reload, and repair it then"
+            raise RpcError(-32003, words, "campaign")
         if not campaign.planned and campaign.state == "paused":
             self._plan_for_repair(db, campaign)
-        repair(db, self._journals, campaign)
+        repair(db, self._journals, self._node, campaign)
         return known(db, campaign.id).state
 
     def _plan_for_repair(self, db: Database, campaign: Campaign) -> None:
@@ -319,7 +324,7 @@ class Dispatcher:
     def _job(self, message: dict[str, Any]) -> None:
         error = None
         try:
-            self._migrated.wait()
+            self._trusted.wait()
             self._run_job(message["name"])
         except StoreAway as e:
             error = str(e)
@@ -340,7 +345,7 @@ class Dispatcher:
                 expire(self._journals, JOURNALS_KEPT)
 
     def _token_refused(self, account: str, fingerprint: str) -> None:
-        self._migrated.wait()
+        self._trusted.wait()
         self._refresher.refused(self._db(), account, fingerprint)
 
     # ---- questions
@@ -348,7 +353,7 @@ class Dispatcher:
     def _answer(self, message: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
         try:
-            self._migrated.wait()
+            self._trusted.wait()
             with self._ordering if message["method"] in _ORDERS else nullcontext():
                 answer["result"] = self._ask(message["method"], message["params"])
                 if message["method"] in _HALTS:
@@ -400,9 +405,9 @@ class Dispatcher:
         if method == "campaign.resolve":
             return commands.settle(db, campaign, params["as"], params["openids"])
         self._say({"t": "unhalt", "campaign": campaign.id})  # before the store says that it runs
+        # Its message may be configured again since it came in.
+        campaign = bring_in(db, self._spool, self._config, self._node, campaign.id) or campaign
         if method == "campaign.resume":
-            # Its message may be configured again since it came in.
-            campaign = bring_in(db, self._spool, self._config, self._node, campaign.id) or campaign
             state = commands.resume(db, campaign)
         elif method == "campaign.retry":
             state = commands.retry(db, campaign, params["failed"], params["unknown"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
-from fanoutd.journal import adopt, in_use
+from fanoutd.journal import adopt, in_use, tag
 from fanoutd.outcome import State, channel_number, repeatable
 from fanoutd.store import Database, campaigns, shards
 from fanoutd.store.campaigns import DISTRUSTED
@@ -94,11 +94,14 @@ def settle(db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk) -
 
 
 def _settle_late(db: Database, said: Testimony) -> None:
-    """Leases that somebody has taken over meanwhile: their people were called unknown, and may be told now."""
-    for shard, token in said.leases:
+    """Leases that somebody has taken over meanwhile: their people were called unknown, and may be told now.
+
+    Only of what the store had granted: of a lease that was asked for in vain somebody else may have had the token.
+    """
+    for (shard, token), whose in said.granted.items():
         with db.transaction():
             campaign = shards.campaign_of(db, shard)
-            if campaign is None or campaign.cause in DISTRUSTED:
+            if campaign is None or campaign.cause in DISTRUSTED or tag(campaign.id) != whose:
                 continue
             channels = tuple(channel_number(c) for c in campaign.definition["channels"])
             results: list[Result] = []

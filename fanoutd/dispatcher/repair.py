@@ -42,9 +42,10 @@ class Past:
     """who -> how many people of the campaign have this tag, of strays."""
 
 
-def repair(db: Database, journals: Path, campaign: Campaign) -> int:
+def repair(db: Database, journals: Path, node: str, campaign: Campaign) -> int:
     """Bring the people of a fully planned campaign up to what the journals know; how many were changed.
 
+    It is this node's from here on: the one that planned it may be the original of which we are a copy.
     All in one transaction: killed in the middle, it has not begun.
     """
     channels = tuple(channel_number(c) for c in campaign.definition["channels"])
@@ -61,6 +62,7 @@ def repair(db: Database, journals: Path, campaign: Campaign) -> int:
                     results.append((person, after))
             _write(db, shard, past.tokens[shard.id], results)
             changed += len(results)
+        campaigns.take_in_hand(db, campaign.id, node)
         if campaign.state == "paused":
             before = campaigns.before_pause(db, campaign)
             campaigns.move(db, campaign.id, "paused", before, cause=None, reason=None)

@@ -185,6 +185,11 @@ def explain_all(db: Database, cause: str, reason: str | None) -> None:
         )  # fmt: skip
 
 
+def take_in_hand(db: Database, campaign: str, node: str) -> None:
+    """Let ``node`` plan what is not planned of it."""
+    db.execute("UPDATE fanout_campaign SET node = %s WHERE id = %s", node, campaign)
+
+
 def trust(db: Database, campaign: str) -> None:
     """What the store says of it is what has happened."""
     db.execute("UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s", campaign)

@@ -148,10 +148,10 @@ def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> N
             return {State.PENDING: False, State.RESEND: False, State.UNKNOWN: True}
         return dict.fromkeys(DOUBTFUL if new is State.SENT else (State.UNKNOWN,), True)
 
-    results = list(results)
-    _write(db, shard, token, results, found)
-    if late and any(progress.state is State.PENDING for _, progress in results):
-        # It was done for want of these, who turn out never to have been sent to.
+    changed = _write(db, shard, token, results, found)
+    if changed["pending"] > 0 or changed["resend"] > 0:
+        # It was done for want of these, who turn out never to have been sent to. Not only by a late word: whoever
+        # takes a shard over leaves its token as it is, and nobody may have leased it since.
         campaigns.move(db, row[1], "done", "running", finished_at=None)
 
 
@@ -162,12 +162,13 @@ def correct(db: Database, shard: int, token: int, results: Iterable[Result]) -> 
 
 def _write(
     db: Database, shard: int, token: int, results: Iterable[Result], found: Callable[[State], dict[State, bool]]
-) -> None:
+) -> Counter[str]:
+    """By how much each counter of the shard has changed."""
+    changed: Counter[str] = Counter()
     row = db.one("SELECT errors FROM fanout_shard WHERE id = %s", shard)
     if row is None:
-        return
+        return changed
     errors = Counter({code: int(count) for code, count in json.loads(row[0]).items()})
-    changed: Counter[str] = Counter()
     for progress, group in _groups(results).items():
         left = len(group)
         for source, fenced in found(progress.state).items():
@@ -177,6 +178,7 @@ def _write(
                 _count(changed, errors, progress.state, progress, count)
                 left -= count
     adjust(db, shard, changed, errors, f", lease_until = {db.NOW_MS} + {LEASE_MS}")
+    return changed
 
 
 def _count(

@@ -375,6 +375,8 @@ class Recorder:
             claimed.hold.open += len(claimed.people)
             claimed.hold.exhausted = claimed.last
             if claimed.hold not in self._holds:
+                held = claimed.hold.lease
+                self.journal.granted(held.shard, held.token, held.campaign)
                 self._holds.append(claimed.hold)
         self._holds = [h for h in self._holds if h not in work.freed]
         self._measure(work)
