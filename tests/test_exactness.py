@@ -365,9 +365,10 @@ class Exactness(RuleBasedStateMachine):
             with mock.patch("fanoutd.dispatcher.recovery.adopt", note):
                 self.recover()
         except Killed:
-            if held[-1] is not None:
+            if held and held[-1] is not None:  # none is held while leases without a journal are settled
                 held[-1].close()  # as its process's end would
-        self.deadly = None
+        finally:
+            self.deadly = None
 
     def reach(self, _place: str) -> None:
         if self.deadly is not None:
