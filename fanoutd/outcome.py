@@ -85,8 +85,8 @@ _REPEATED = 40241
 #: The errcode under which a delivery is stored that we ourselves could not render.
 RENDER = -2
 
-CHANNELS = ("custom", "template")
-"""Channels in the order of their stored numbers, which start at 1."""
+CHANNELS = ("custom", "template", "subscribe")
+"""Channels in the order of their stored numbers, which start at 1; `subscribe` are subscription notifications."""
 
 
 def channel_number(channel: str) -> int:

@@ -87,6 +87,19 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token)
         self._queries = Queries()
         self._receipts = Receipts()
+        #: What is answered without a campaign at hand: the method's params and the thread's connection in.
+        self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
+            "daemon.status": lambda db, _params: self._status(db),
+            "campaign.list": self._queries.list,
+            "delivery.explain": self._explain,
+            "subscriber.event": self._receipts.take,
+        }
+        #: The scheduled jobs, by the name that the clock gives them.
+        self._errands: dict[str, Callable[[], None]] = {
+            "token_check": self._check_tokens,
+            "rescue_sweep": lambda: self._desk.submit(self._guarded, self._sweep).result(),
+            "spool_sweep": self._sweep_spool,
+        }
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
@@ -325,7 +338,7 @@ class Dispatcher:
         error = None
         try:
             self._trusted.wait()
-            self._run_job(message["name"])
+            self._errands[message["name"]]()
         except StoreAway as e:
             error = str(e)
         except Exception as e:
@@ -333,16 +346,14 @@ class Dispatcher:
             error = type(e).__name__
         self._say({"t": "job", "n": message["n"], "error": error})
 
-    def _run_job(self, name: str) -> None:
-        if name == "token_check":
-            for account in self._config.accounts:
-                self._refresher.check(self._db(), account)
-        elif name == "rescue_sweep":
-            self._desk.submit(self._guarded, self._sweep).result()
-        elif name == "spool_sweep":
-            self._spool.expire_keys(self._config.schedule.retention)
-            if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
-                expire(self._journals, JOURNALS_KEPT)
+    def _check_tokens(self) -> None:
+        for account in self._config.accounts:
+            self._refresher.check(self._db(), account)
+
+    def _sweep_spool(self) -> None:
+        self._spool.expire_keys(self._config.schedule.retention)
+        if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
+            expire(self._journals, JOURNALS_KEPT)
 
     def _token_refused(self, account: str, fingerprint: str) -> None:
         self._trusted.wait()
@@ -380,14 +391,8 @@ class Dispatcher:
 
     def _ask(self, method: str, params: dict[str, Any]) -> Any:
         db = self._db()
-        if method == "daemon.status":
-            return self._status(db)
-        if method == "campaign.list":
-            return self._queries.list(db, params)
-        if method == "delivery.explain":
-            return {"events": explain(db, self._journals, self._node, params["openid"], params["campaign"])}
-        if method == "subscriber.event":
-            return self._receipts.take(db, params)
+        if method in self._questions:
+            return self._questions[method](db, params)
         campaign = str(params.get("campaign"))
         found = campaigns.get(db, campaign) or self._just_accepted(db, campaign) or known(db, campaign)
         if method == "campaign.deliveries":
@@ -395,6 +400,9 @@ class Dispatcher:
         if method == "campaign.get":
             return self._queries.get(db, found)
         return {"campaign": found.id, "state": self._order(db, method, found, params)}
+
+    def _explain(self, db: Database, params: dict[str, Any]) -> Any:
+        return {"events": explain(db, self._journals, self._node, params["openid"], params["campaign"])}
 
     def _order(self, db: Database, method: str, campaign: Campaign, params: dict[str, Any]) -> str:
         """What an operator wants of a campaign; its state after it."""

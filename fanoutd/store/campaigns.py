@@ -77,6 +77,7 @@ class Counts:
     pending: int
     sent_custom: int
     sent_template: int
+    sent_subscribe: int
     failed: int
     skipped: int
     unknown: int
@@ -88,6 +89,7 @@ class Counts:
             "pending": self.pending,
             "sent_custom": self.sent_custom,
             "sent_template": self.sent_template,
+            "sent_subscribe": self.sent_subscribe,
             "failed": self.failed,
             "skipped": self.skipped,
             "unknown": self.unknown,
@@ -215,16 +217,16 @@ def finish(db: Database, campaign: str) -> bool:
 def counts(db: Database, campaign: str) -> Counts:
     """Sums over the campaign's shards; their rows are few, the people never counted."""
     rows = db.rows(
-        "SELECT pending, sent_custom, sent_template, failed, skipped, unknown, errors FROM fanout_shard "
-        "WHERE campaign = %s",
+        "SELECT errors, pending, sent_custom, sent_template, sent_subscribe, failed, skipped, unknown "
+        "FROM fanout_shard WHERE campaign = %s",
         campaign,
     )
     errors: dict[str, int] = {}
     for row in rows:
-        for code, count in json.loads(row[6]).items():
+        for code, count in json.loads(row[0]).items():
             errors[code] = errors.get(code, 0) + count
-    pending, custom, template, failed, skipped, unknown = (sum(row[i] for row in rows) for i in range(6))
-    return Counts(pending, custom, template, failed, skipped, unknown, errors)
+    pending, custom, template, subscribe, failed, skipped, unknown = (sum(row[i] for row in rows) for i in range(1, 8))
+    return Counts(pending, custom, template, subscribe, failed, skipped, unknown, errors)
 
 
 def share(db: Database, campaign: str) -> float:

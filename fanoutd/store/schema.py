@@ -82,7 +82,53 @@ _V2 = (
     "ALTER TABLE fanout_delivery ADD COLUMN boot BIGINT",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2)
+#: A subscriber is known for one of two reasons: `listed` in the embedded audience, or something was learnt of them
+#: (opted out, gone until, an open window). `since` is when `state` began; see store/subscribers.
+#: `quota` counts calls by the day of Asia/Shanghai; the outbox holds statements and commands for the operator's side.
+_V3 = (
+    "ALTER TABLE fanout_shard ADD COLUMN sent_subscribe INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE fanout_subscriber (
+        account VARCHAR(64) NOT NULL,
+        openid VARCHAR(64) NOT NULL,
+        state SMALLINT NOT NULL DEFAULT 0,
+        listed SMALLINT NOT NULL DEFAULT 0,
+        since BIGINT NOT NULL,
+        gone_until BIGINT,
+        window_kind VARCHAR(16),
+        window_until BIGINT,
+        window_left INTEGER,
+        event_at BIGINT,
+        sync BIGINT,
+        person TEXT,
+        PRIMARY KEY (account, openid)) WITHOUT ROWID""",
+    """CREATE TABLE fanout_quota (
+        account VARCHAR(64) NOT NULL,
+        channel SMALLINT NOT NULL,
+        day INTEGER NOT NULL,
+        used BIGINT NOT NULL DEFAULT 0,
+        daily_limit BIGINT,
+        checked_at BIGINT,
+        rest_until BIGINT,
+        PRIMARY KEY (account, channel, day))""",
+    """CREATE TABLE fanout_outbox (
+        id INTEGER NOT NULL PRIMARY KEY,
+        name VARCHAR(64) NOT NULL,
+        payload TEXT NOT NULL,
+        due BIGINT NOT NULL,
+        tries INTEGER NOT NULL DEFAULT 0,
+        error TEXT)""",
+    "CREATE INDEX fanout_outbox_due ON fanout_outbox (due)",
+    """CREATE TABLE fanout_recurring (
+        id VARCHAR(64) NOT NULL PRIMARY KEY,
+        cron VARCHAR(128) NOT NULL,
+        timezone VARCHAR(64) NOT NULL,
+        submission TEXT NOT NULL,
+        created_at BIGINT NOT NULL,
+        last_at BIGINT,
+        last_campaign VARCHAR(64))""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3)
 VERSION = len(MIGRATIONS)
 
 

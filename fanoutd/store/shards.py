@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from fanoutd.boot import boot_tag
 from fanoutd.outcome import (
+    CHANNELS,
     DOUBTFUL,
     LONG_AGO,
     MOVES,
@@ -205,7 +206,7 @@ def adjust(db: Database, shard: int, changed: Counter[str], errors: Counter[str]
 def recount(db: Database, shard: int) -> None:
     """Set the counters to what the rows say."""
     counters: Counter[str] = Counter(
-        dict.fromkeys(("pending", "sent_custom", "sent_template", "failed", "skipped", "unknown", "resend"), 0)
+        dict.fromkeys((*(f"sent_{each}" for each in CHANNELS), "pending", "failed", "skipped", "unknown", "resend"), 0)
     )
     errors: Counter[str] = Counter()
     for state, channel, errcode, count in db.rows(

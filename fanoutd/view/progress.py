@@ -27,6 +27,7 @@ _UNFOLDED = 10_000
 WORDS = {
     "sent_custom": "sent as customer-service message",
     "sent_template": "sent as template message",
+    "sent_subscribe": "sent as subscription notification",
     "failed": "failed",
     "skipped": "skipped",
     "unknown": "unknown: handed over, no answer seen",

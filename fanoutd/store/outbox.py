@@ -1,0 +1,54 @@
+"""What is still to be done on the operator's side: statements on his database, commands. Each is done once it succeeds.
+
+Written in the transaction that makes it due, so that no crash forgets it; worked off by the dispatcher.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fanoutd.store.database import Database
+
+#: Pauses before a failed one is tried again, in milliseconds: the first, doubling up to the longest.
+FIRST_PAUSE, LONGEST_PAUSE = 5_000, 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """``name`` says what kind it is, ``payload`` what it needs: no secrets, which are taken from the configuration."""
+
+    id: int
+    name: str
+    payload: dict[str, Any]
+    tries: int
+
+
+def add(db: Database, name: str, payload: dict[str, Any]) -> None:
+    """Have it done; inside the transaction of what it follows from."""
+    db.execute(
+        f"INSERT INTO fanout_outbox (name, payload, due) VALUES (%s, %s, {db.NOW_MS})",
+        name, json.dumps(payload, ensure_ascii=False),
+    )  # fmt: skip
+
+
+def due(db: Database, limit: int = 100) -> list[Errand]:
+    """Those whose time has come, oldest first."""
+    rows = db.rows(
+        f"SELECT id, name, payload, tries FROM fanout_outbox WHERE due <= {db.NOW_MS} ORDER BY due, id LIMIT %s", limit
+    )
+    return [Errand(id, name, json.loads(payload), tries) for id, name, payload, tries in rows]
+
+
+def done(db: Database, errand: Errand) -> None:
+    db.execute("DELETE FROM fanout_outbox WHERE id = %s", errand.id)
+
+
+def failed(db: Database, errand: Errand, why: str) -> None:
+    """To be tried again, after a pause that doubles."""
+    pause = min(FIRST_PAUSE << min(errand.tries, 16), LONGEST_PAUSE)
+    db.execute(
+        f"UPDATE fanout_outbox SET tries = tries + 1, error = %s, due = {db.NOW_MS} + %s WHERE id = %s",
+        why[:500], pause, errand.id,
+    )  # fmt: skip
