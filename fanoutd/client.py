@@ -208,8 +208,8 @@ class Client:
                 raise Unreachable(f"the daemon on {self._path} hung up")
             try:
                 values: list[Any] = list(self._lines.messages(data))
-                # a batch is answered by a list
-                messages = [each for value in values for each in (value if isinstance(value, list) else (value,))]
+                # a batch is answered by a list, which is never empty
+                messages = [each for value in values for each in (isinstance(value, list) and value or (value,))]
             except ValueError:
                 messages = [None]
             if not all(isinstance(each, dict) for each in messages):

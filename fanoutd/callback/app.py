@@ -80,24 +80,22 @@ class Callback:
         self._asker = Asker(socket)
         self._seen = Seen()
         self._full = LogLimit(_log, 1, 60.0, "%d more pushes were answered 500: the queue to the daemon is full")
+        self._refused = LogLimit(_log, 3, 60.0, "%d more call-backs were refused")
         _follow(self)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """One request, as of PEP 3333."""
-        headers: list[tuple[str, str]] = []
         try:
             status, body, kind = self._answer(environ)
-        except Forged:
-            status, body, kind = HTTPStatus.FORBIDDEN, b"", "text/plain"
-        except Broken as e:
-            status, body, kind = HTTPStatus.BAD_REQUEST, str(e).encode(), "text/plain"
-        if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers.append(("Allow", "GET, POST"))
-        headers += [
+        except (Forged, Broken) as e:
+            self._refused.warning("a call-back was refused: %s", e)
+            status = HTTPStatus.FORBIDDEN if isinstance(e, Forged) else HTTPStatus.BAD_REQUEST
+            body, kind = b"", "text/plain"
+        allowed = [("Allow", "GET, POST")] if status == HTTPStatus.METHOD_NOT_ALLOWED else []
+        start_response(f"{status.value} {status.phrase}", [
             ("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))),
-            ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"),
-        ]  # fmt: skip
-        start_response(f"{status.value} {status.phrase}", headers)
+            ("X-Content-Type-Options", "nosniff"), *allowed,
+        ])  # fmt: skip
         return [body]
 
     def close(self, timeout: float = _LAST_WORDS) -> bool:
@@ -115,12 +113,13 @@ class Callback:
         method = environ.get("REQUEST_METHOD")
         if method not in ("GET", "POST"):
             return HTTPStatus.METHOD_NOT_ALLOWED, b"", "text/plain"
+        body = request.body(environ) if method == "POST" else None  # read in any case: the connection may be kept
         query = request.query(environ)
         if not is_fresh(query.get("timestamp", ""), self._clock()):
             raise Forged("the request is old, or bears no timestamp")
         if method == "GET":
             return HTTPStatus.OK, self._verification(query), "text/plain"
-        return self._push(self._receive(environ, query))
+        return self._push(self._receive(query, body))
 
     # ---- authenticity
 
@@ -141,21 +140,21 @@ class Callback:
             raise Broken("there is no echostr")
         return echo.encode("utf-8", "replace")
 
-    def _receive(self, environ: dict[str, Any], query: dict[str, str]) -> _Received:
+    def _receive(self, query: dict[str, str], body: bytes | None) -> _Received:
         """The push, once it is known to be WeChat's. In compatible mode the encrypted part is what counts."""
         if self._keys is not None and (query.get("encrypt_type") == "aes" or "msg_signature" in query):
-            return self._receive_sealed(self._keys, environ, query)
+            return self._receive_sealed(self._keys, query, body)
         if self._only_encrypted:
             raise Forged("the push is not encrypted")
         self._check(query, "signature")
-        fields, as_json = parse(request.body(environ))
+        fields, as_json = parse(body)
         return _Received(fields, as_json, None)
 
-    def _receive_sealed(self, keys: Keys, environ: dict[str, Any], query: dict[str, str]) -> _Received:
+    def _receive_sealed(self, keys: Keys, query: dict[str, str], body: bytes | None) -> _Received:
         """``msg_signature`` signs the message too; ``signature`` only the address."""
         if not query.get("msg_signature"):
             raise Forged("there is no msg_signature")
-        cover, _ = parse(request.body(environ))
+        cover, _ = parse(body)
         sealed = cover.get("Encrypt")
         if not isinstance(sealed, str) or not sealed:
             raise Broken("the push has no Encrypt")
@@ -234,15 +233,15 @@ def _kind(received: _Received) -> str:
 
 def _follow(callback: Callback) -> None:
     """Begin anew in forked children, and empty the queue when the interpreter ends, as long as it is in use."""
-    kept = weakref.ref(callback)
+    kept, outbox = weakref.ref(callback), weakref.ref(callback._outbox)
 
     def renew() -> None:
         if (found := kept()) is not None:
             found._renew()
 
     def close() -> None:
-        if (found := kept()) is not None:
-            found.close()
+        if (found := outbox()) is not None:
+            found.close(_LAST_WORDS)
 
     os.register_at_fork(after_in_child=renew)
     atexit.register(close)

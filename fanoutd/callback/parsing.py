@@ -16,11 +16,13 @@ from fanoutd.callback.errors import Broken
 _DEEPEST = 16
 
 
-def parse(body: bytes) -> tuple[dict[str, Any], bool]:
-    """The fields, and whether they came as JSON. Raises Broken.
+def parse(body: bytes | None) -> tuple[dict[str, Any], bool]:
+    """The fields, and whether they came as JSON. Raises Broken, for None too: a body that could not be read.
 
     A leaf of XML is its text, an element with children a dictionary, and elements of one name a list.
     """
+    if body is None:
+        raise Broken("the body is too long, not as long as was announced, or cannot be read")
     body = body.removeprefix(b"\xef\xbb\xbf").strip()
     return (_json(body), True) if body.startswith(b"{") else (_xml(body), False)
 

@@ -62,7 +62,7 @@ def read(fields: Fields) -> Push:
     """Raises Broken when it is nothing that WeChat would send. What does not concern the daemon is an empty Push."""
     kind = _text(fields, "MsgType").lower()
     if not kind:
-        raise Broken("the push has no MsgType")
+        raise Broken("the push is encrypted, and there is no aes_key" if "Encrypt" in fields else "it has no MsgType")
     if kind == "event":
         name = _text(fields, "Event").lower()
         return Push(_FINISHES.get(name, _event)(fields, name))
@@ -98,9 +98,9 @@ def _subscription_finish(fields: Fields, name: str) -> list[Notice]:
     """Its ``List`` is an object or several, in an element of its own in XML and bare in JSON."""
     holder = fields.get("SubscribeMsgSentEvent", fields)
     found = holder.get("List") if isinstance(holder, dict) else None
-    items = found if isinstance(found, list) else [found]
-    if not all(isinstance(each, dict) for each in items):
-        raise Broken("the List of the event is none")
+    items = [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
+    if not items:
+        raise Broken("the event has no List")
     return [_finish(fields, name, _id(each, "MsgID"), _status(_text(each, "ErrorCode"))) for each in items]
 
 

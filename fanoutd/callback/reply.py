@@ -15,7 +15,7 @@ _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def text_reply(openid: str, account_name: str, text: str, now: int, *, as_json: bool) -> bytes:
     """A text to ``openid`` from ``account_name`` (``gh_…``). It bears the format of the push, as WeChat wants it."""
-    fields = {
+    fields: dict[str, str | int] = {
         "ToUserName": openid, "FromUserName": account_name, "CreateTime": now, "MsgType": "text",
         "Content": _UNFIT.sub("", text),
     }  # fmt: skip

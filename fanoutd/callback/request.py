@@ -22,23 +22,21 @@ def query(environ: dict[str, Any]) -> dict[str, str]:
     return dict(reversed(pairs))
 
 
-def body(environ: dict[str, Any]) -> bytes:
-    """The body. Raises Broken when it is too long, shorter than announced, or cannot be read."""
+def body(environ: dict[str, Any]) -> bytes | None:
+    """The body; None when it is too long, shorter than announced, or cannot be read."""
     size = _size(environ)
+    if size > LARGEST:
+        return None
     try:
-        data: bytes = environ["wsgi.input"].read(LARGEST + 1 if size is None else size)
+        data: bytes = environ["wsgi.input"].read(size if size >= 0 else LARGEST + 1)
     except (OSError, ValueError):
-        raise Broken("the body cannot be read") from None
-    if len(data) > LARGEST or (size is not None and len(data) < size):
-        raise Broken("the body is too long, or not as long as was announced")
-    return data
+        return None
+    return data if size <= len(data) <= LARGEST else None
 
 
-def _size(environ: dict[str, Any]) -> int | None:
-    """The announced length; None when the server marks the end itself (chunked bodies)."""
+def _size(environ: dict[str, Any]) -> int:
+    """The announced length; -1 when the server marks the end itself (chunked bodies). Rubbish is as if too long."""
     announced = (environ.get("CONTENT_LENGTH") or "").strip()
     if not announced:
-        return None if environ.get("wsgi.input_terminated") else 0
-    if not (announced.isascii() and announced.isdigit() and len(announced) < 10 and int(announced) <= LARGEST):
-        raise Broken("the body is too long, or its length is no number")
-    return int(announced)
+        return -1 if environ.get("wsgi.input_terminated") else 0
+    return int(announced) if announced.isascii() and announced.isdigit() and len(announced) < 10 else LARGEST + 1
