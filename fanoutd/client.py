@@ -122,6 +122,8 @@ class Client:
         A call that was refused has its ClientError in its place. Raises ClientError when the line as a whole
         was refused, and Unreachable: then nobody knows which of them were carried out.
         """
+        if not calls:
+            return []
         numbers = range(self._number + 1, self._number + 1 + len(calls))
         self._number += len(calls)
         asked = zip(numbers, calls, strict=True)
@@ -209,7 +211,7 @@ class Client:
             try:
                 values: list[Any] = list(self._lines.messages(data))
                 # a batch is answered by a list, which is never empty
-                messages = [each for value in values for each in (isinstance(value, list) and value or (value,))]
+                messages = [each for value in values for each in ((isinstance(value, list) and value) or [value])]
             except ValueError:
                 messages = [None]
             if not all(isinstance(each, dict) for each in messages):

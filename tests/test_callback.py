@@ -78,6 +78,23 @@ def sealed(message: str, key: str = AES_KEY, app_id: str = APP_ID, beside: str =
     return urlencode(query | more), body
 
 
+def test_it_keeps_to_the_standard_of_wsgi(daemon: FakeDaemon, make: Make) -> None:
+    from wsgiref.util import setup_testing_defaults
+    from wsgiref.validate import validator
+
+    for query, body, status in ((signed(echostr="x"), None, 200), ("a=1", None, 403), (signed(), text("0"), 200),
+                                (signed(), "<xml>", 400)):  # fmt: skip
+        environ: dict[str, Any] = {"QUERY_STRING": query, "CONTENT_LENGTH": str(len((body or "").encode())),
+                                   "REQUEST_METHOD": "POST" if body else "GET",
+                                   "wsgi.input": io.BytesIO((body or "").encode())}  # fmt: skip
+        setup_testing_defaults(environ)
+        said: list[str] = []
+        answer = validator(make())(environ, lambda line, _headers, _error=None, said=said: said.append(line))
+        assert list(answer) and said[0].startswith(f"{status} ")
+        answer.close()  # type: ignore[attr-defined]
+    assert len(told(daemon, 1)) == 1
+
+
 # ---- the address is entered in WeChat's console
 
 
@@ -358,6 +375,14 @@ def test_an_order_that_cannot_be_asked_now_is_told_later_and_in_order(daemon: Fa
     assert [each["content"] for each in daemon.orders] == ["0", "1"]
 
 
+@pytest.mark.parametrize("code", [-32005, -32603, -32001])
+def test_an_order_that_the_daemon_cannot_take_now_is_kept(daemon: FakeDaemon, make: Make, code: int) -> None:
+    daemon.refuse["subscriber.reply"] = [code, code]
+    assert push(make(), text("0")).body == b"success"
+    if code != -32001:
+        wait_for(lambda: daemon.orders, "the order")
+
+
 # ---- the daemon goes and comes
 
 
@@ -394,6 +419,11 @@ def test_what_the_daemon_wants_later_it_gets_later_and_what_it_refuses_is_droppe
         push(app, receipt(i))
     wait_for(lambda: not app._outbox, "an empty queue")
     assert len(daemon.events) == 3 and "refused an event" in caplog.text
+    daemon.refuse["subscriber.event"] = [-32603] * 5 + [-32603] * 2
+    push(app, receipt(5))
+    wait_for(lambda: not app._outbox, "an end of the trying")
+    push(app, receipt(6))
+    assert told(daemon, 4)[3]["msgid"] == 6
     assert PERSON not in caplog.text and TOKEN not in caplog.text
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fanoutd.client import Client, ClientError, TryAgain
+from fanoutd.client import BadRequest, Client, ClientError
 from fanoutd.master.loglimit import LogLimit
+from fanoutd.master.rpc import INTERNAL_ERROR
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +39,13 @@ class Asker:
         try:
             with Client(self._socket, timeout=PATIENCE) as client:
                 reply = client.call("subscriber.reply", **params)["reply"]
-        except TryAgain:
-            raise NotNow from None
-        except ClientError as e:
+        except BadRequest as e:
+            if e.code == INTERNAL_ERROR:
+                raise NotNow from None
             self._refused.warning("the daemon refused a reply: %s (%d)", e, e.code)
             return None
+        except ClientError:  # not now, or not by this user yet
+            raise NotNow from None
         except (OSError, KeyError, TypeError):
             self._rests_until = time.monotonic() + _REST
             raise NotNow from None

@@ -13,11 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fanoutd.client import Client, ClientError, TooLarge, TryAgain
 from fanoutd.master.loglimit import LogLimit
+from fanoutd.master.rpc import INTERNAL_ERROR
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +31,22 @@ _BATCH = 200
 _PATIENCE = 10.0
 _SHORTEST, _LONGEST = 0.05, 5.0
 
-Call = tuple[str, Mapping[str, Any]]
+#: Times that the daemon may fail over one call before that is given up: the rest must not wait for it for ever.
+_FAILURES = 5
+
+
+@dataclass(slots=True)
+class _Call:
+    method: str
+    params: Mapping[str, Any]
+    failures: int = 0
+
+    def again(self, result: Any) -> bool:
+        """Whether the daemon is to hear it once more."""
+        if isinstance(result, ClientError) and result.code == INTERNAL_ERROR:
+            self.failures += 1
+            return self.failures < _FAILURES
+        return isinstance(result, TryAgain)
 
 
 class Full(Exception):
@@ -52,7 +69,7 @@ class Outbox:
     def renew(self) -> None:
         """Begin anew in a forked child, whose copies of thread, lock and connection are of no use."""
         self._changed = threading.Condition()
-        self._calls: deque[Call] = deque()
+        self._calls: deque[_Call] = deque()
         self._orders = 0
         self._closing = self._abandoned = False
         self._thread: threading.Thread | None = None
@@ -65,7 +82,7 @@ class Outbox:
                 raise Full
             if self._thread is None or not self._thread.is_alive():
                 self._start()
-            self._calls.append((method, params))
+            self._calls.append(_Call(method, params))
             self._orders += method == "subscriber.reply"
             self._changed.notify_all()
 
@@ -134,7 +151,7 @@ class Outbox:
         try:
             if self._client is None:
                 self._client = Client(self._socket, timeout=_PATIENCE)
-            results = self._client.call_many(batch)
+            results = self._client.call_many([(each.method, each.params) for each in batch])
         except TooLarge:
             return self._split(batch)
         except (OSError, ClientError, KeyError, TypeError) as e:  # the last two: what listens there is no daemon
@@ -142,7 +159,7 @@ class Outbox:
             if not reused:  # an old connection may have been closed for its idleness
                 self._trouble.warning("the daemon cannot be told what WeChat says, trying again: %s", e)
             return False
-        again = [call for call, result in zip(batch, results, strict=True) if isinstance(result, TryAgain)]
+        again = [call for call, result in zip(batch, results, strict=True) if call.again(result)]
         self._note(results)
         self._settle(len(batch), again)
         return len(again) < len(batch)
@@ -154,7 +171,7 @@ class Outbox:
             elif isinstance(result, ClientError):
                 self._refused.warning("the daemon refused an event of WeChat: %s (%d)", result, result.code)
 
-    def _split(self, batch: list[Call]) -> bool:
+    def _split(self, batch: list[_Call]) -> bool:
         """The daemon's ``max_request`` is smaller than we thought."""
         if len(batch) == 1:
             self._refused.warning("an event of WeChat is longer than the daemon's max_request")
@@ -162,13 +179,13 @@ class Outbox:
         self._batch = max(1, len(batch) // 2)
         return True
 
-    def _settle(self, count: int, again: list[Call]) -> None:
+    def _settle(self, count: int, again: list[_Call]) -> None:
         """The first ``count`` are told, but for those that the daemon wants later; their order stays."""
         with self._changed:
             for _ in range(count):
                 self._calls.popleft()
             self._calls.extendleft(reversed(again))
-            self._orders = sum(method == "subscriber.reply" for method, _ in self._calls) if self._orders else 0
+            self._orders = sum(each.method == "subscriber.reply" for each in self._calls) if self._orders else 0
             self._changed.notify_all()
 
     def _hang_up(self) -> None:
