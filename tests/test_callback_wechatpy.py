@@ -80,14 +80,16 @@ def test_it_agrees_about_signatures(app: Callback, signature: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "event"),
-    [(xml("text", Content="你好，世界", MsgId=1), "message"),
-     (xml("event", Event="CLICK", EventKey="菜单"), "menu"),
-     (xml("event", Event="TEMPLATESENDJOBFINISH", MsgID=200163836, Status="success"), "finish")],
+    ("fields", "event"),
+    [({"kind": "text", "Content": "你好，世界", "MsgId": 1}, "message"),
+     ({"kind": "event", "Event": "CLICK", "EventKey": "菜单"}, "menu"),
+     ({"kind": "event", "Event": "TEMPLATESENDJOBFINISH", "MsgID": 200163836, "Status": "success"}, "finish")],
+    ids=["message", "menu", "finish"],
 )  # fmt: skip
 def test_what_it_encrypts_is_understood(
-    daemon: FakeDaemon, app: Callback, peer: Any, message: str, event: str
+    daemon: FakeDaemon, app: Callback, peer: Any, fields: dict[str, Any], event: str
 ) -> None:
+    message = xml(**fields)
     assert parse_message(message).source == PERSON  # it takes our pushes for WeChat's
     assert ask(app, *sealed(peer, message)).status == 200
     wait_for(lambda: daemon.events, "the event")
