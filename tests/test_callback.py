@@ -23,7 +23,7 @@ from fanoutd.callback.crypto import Key
 from fanoutd.callback.parsing import parse
 from support.bench import wait_for
 from support.fake_daemon import REPLIES, FakeDaemon, fake_daemon
-from support.pushes import ACCOUNT_NAME, PERSON, TOKEN, Answer, ask, push, sha1, signed, xml
+from support.pushes import ACCOUNT_NAME, PERSON, TOKEN, ask, push, sha1, signed, xml
 
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 OLD_KEY = "GFEDCBA9876543210zyxwvutsrqponmlkjihgfedcba"
