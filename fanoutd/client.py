@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +64,11 @@ _BY_CODE: dict[int, type[ClientError]] = {
 }
 
 
+def _refusal(answer: dict[str, Any]) -> ClientError:
+    error = answer["error"]
+    return _BY_CODE.get(error["code"], BadRequest)(error["code"], error["message"], error.get("data"))
+
+
 class Client:
     """One connection. ``timeout`` in seconds holds for each answer."""
 
@@ -108,9 +113,32 @@ class Client:
             if "id" in answer and answer["id"] in (self._number, None):
                 break
         if "error" in answer:
-            error = answer["error"]
-            raise _BY_CODE.get(error["code"], BadRequest)(error["code"], error["message"], error.get("data"))
+            raise _refusal(answer)
         return answer["result"]
+
+    def call_many(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any]:
+        """The results of several calls, method and params each, in their order, asked as one batch on one line.
+
+        A call that was refused has its ClientError in its place. Raises ClientError when the line as a whole
+        was refused, and Unreachable: then nobody knows which of them were carried out.
+        """
+        if not calls:
+            return []
+        numbers = range(self._number + 1, self._number + 1 + len(calls))
+        self._number += len(calls)
+        asked = zip(numbers, calls, strict=True)
+        self._send([
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": params} for number, (method, params) in asked
+        ])  # fmt: skip
+        found: dict[int, Any] = {}
+        while len(found) < len(calls):
+            answer = self._receive()
+            self._note(answer)
+            if "error" in answer and answer.get("id") is None:
+                raise _refusal(answer)
+            if answer.get("id") in numbers:
+                found[answer["id"]] = _refusal(answer) if "error" in answer else answer["result"]
+        return [found[number] for number in numbers]
 
     def submit(self, **params: Any) -> dict[str, Any]:
         """Submit a campaign: ``{"campaign": id, "duplicate": bool}`` once it is safe on disk."""
@@ -162,7 +190,7 @@ class Client:
             if after is None:
                 return
 
-    def _send(self, request: dict[str, Any]) -> None:
+    def _send(self, request: dict[str, Any] | list[dict[str, Any]]) -> None:
         try:
             self._sock.sendall(encode(request))
         except TimeoutError:
@@ -181,7 +209,9 @@ class Client:
             if not data:
                 raise Unreachable(f"the daemon on {self._path} hung up")
             try:
-                messages: list[Any] = list(self._lines.messages(data))
+                values: list[Any] = list(self._lines.messages(data))
+                # a batch is answered by a list, which is never empty
+                messages = [each for value in values for each in ((isinstance(value, list) and value) or [value])]
             except ValueError:
                 messages = [None]
             if not all(isinstance(each, dict) for each in messages):

@@ -53,6 +53,21 @@ def test_a_campaign_and_any_method_by_name(master: MasterProcess, connected: Cli
     assert connected.call("campaign.list", limit=3)["limit"] == 3
 
 
+def test_many_calls_on_one_line_are_answered_in_their_order(master: MasterProcess, connected: Client) -> None:
+    calls: list[tuple[str, dict[str, Any]]] = [("campaign.get", {"campaign": f"c-{i}"}) for i in range(1, 101)]
+    found = connected.call_many([*calls, ("daemon.ping", {}), ("no.such", {}), ("campaign.get", {"campaign": 5})])
+    assert [each["id"] for each in found[:100]] == [f"c-{i}" for i in range(1, 101)]
+    assert found[100]["pid"] == master.process.pid
+    assert [each.code for each in found[101:]] == [-32601, -32602]
+    assert connected.call("daemon.ping")["pid"] == master.process.pid
+
+
+def test_a_line_that_is_refused_as_a_whole_is_one_error(connected: Client) -> None:
+    with pytest.raises(client.TooLarge):
+        connected.call_many([("daemon.ping", {"a": "x" * (2 << 20)})])
+    assert connected.call_many([("daemon.ping", {})])[0]["pid"]
+
+
 # ---- what it raises
 
 
