@@ -33,6 +33,7 @@ from support.sandbox import COMMAND, SandboxProcess
 TOKEN = "/cgi-bin/token"
 STABLE = "/cgi-bin/stable_token"
 SEND = {"custom": "/cgi-bin/message/custom/send", "template": "/cgi-bin/message/template/send"}
+SEND["subscribe"] = "/cgi-bin/message/subscribe/bizsend"
 CREDENTIALS = {"grant_type": "client_credential", "appid": "wx0123456789abcdef", "secret": "any"}
 DATA = {"thing1": {"value": "饭好了"}}
 TEXT = {"touser": "oBODY", "msgtype": "text", "text": {"content": "x"}}
@@ -353,7 +354,7 @@ def test_a_broken_keyword_is_named_unless_the_sandbox_is_lenient(caller: Caller)
 
 
 def test_everybody_answers_as_their_fate_says(caller: Caller) -> None:
-    shares = {"no_window": 0.3, "used_up": 0.1, "unfollowed": 0.1, "busy": 0.1, "seed": 7}
+    shares = {"no_window": 0.3, "used_up": 0.1, "unfollowed": 0.1, "busy": 0.1, "no_consent": 0.1, "seed": 7}
     options = Options().changed(caller.sandbox.set_options(**shares))
     people = [f"oFATE{nth}" for nth in range(200)]
     fates = {person: fate(person, options) for person in people}
@@ -364,6 +365,8 @@ def test_everybody_answers_as_their_fate_says(caller: Caller) -> None:
         again = {"no_window": 45015, "used_up": 45047, "unfollowed": 43004}
         assert caller.custom(person)["errcode"] == again.get(fates[person], 0)
         assert caller.template(person)["errcode"] == (43004 if fates[person] == "unfollowed" else 0)
+        answer = caller.send("subscribe", CARD | {"touser": person})
+        assert answer["errcode"] == (43101 if fates[person] == "no_consent" else 0)
 
 
 def test_fates_fall_in_their_shares_and_differ_with_the_seed() -> None:
@@ -553,7 +556,7 @@ def test_stats_count_what_happened(tmp_path: Path) -> None:
         requests.get(f"{process.url}/nowhere")
         stats = process.stats()
     assert stats["requests"][SEND["template"]] == 2 and stats["requests"]["other"] == 1
-    assert stats["accepted"] == {"custom": 0, "template": 1} and stats["refused"] == {"45015": 1}
+    assert stats["accepted"] == {"custom": 0, "template": 1, "subscribe": 0} and stats["refused"] == {"45015": 1}
     assert stats["token_fetches"] == {"plain": 0, "stable": 1} and stats["duplicates"] == 1
     assert 1 <= stats["busiest_second"] <= 3 and stats["connections"]["total"] == 3
 
