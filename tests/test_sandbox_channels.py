@@ -62,7 +62,8 @@ def test_every_msgtype_is_taken_as_documented_and_not_without_what_it_must_have(
     assert api.custom(f"o{msgtype}", msgtype, GOOD[msgtype]) == 0
     for name, errcode in REQUIRED[msgtype].items():
         assert api.custom(f"o{msgtype}", msgtype, GOOD[msgtype] | {name: ""}) == errcode
-        assert api.custom(f"o{msgtype}", msgtype, {key: v for key, v in GOOD[msgtype].items() if key != name}) == errcode
+        without = {key: value for key, value in GOOD[msgtype].items() if key != name}
+        assert api.custom(f"o{msgtype}", msgtype, without) == errcode
     assert api.post(CUSTOM, {"touser": f"o{msgtype}", "msgtype": msgtype})["errcode"] in REQUIRED[msgtype].values()
     [row] = rows_of(api, f"o{msgtype}")
     assert row["body"][msgtype] == GOOD[msgtype]
@@ -177,8 +178,8 @@ def test_a_subscription_notification_has_a_msgid_a_row_a_script_and_no_protectio
     first = api.template("oSUBSCRIBE", SUBSCRIBE, page="https://example.com", client_msg_id="c-1")
     second = api.template("oSUBSCRIBE", SUBSCRIBE, client_msg_id="c-1")
     assert first["errcode"] == second["errcode"] == 0 and first["msgid"] != second["msgid"]
-    rows = rows_of(api, "oSUBSCRIBE")
-    assert [(row["channel"], row["msgid"]) for row in rows] == [("subscribe", each["msgid"]) for each in (first, second)]
+    found = [(row["channel"], row["msgid"]) for row in rows_of(api, "oSUBSCRIBE")]
+    assert found == [("subscribe", first["msgid"]), ("subscribe", second["msgid"])]
     assert api.sandbox.stats()["accepted"]["subscribe"] == before + 2
     api.sandbox.script("oSUBSCRIBE", 43101, 0, channel="subscribe")
     assert [api.template("oSUBSCRIBE", SUBSCRIBE)["errcode"] for _ in range(3)] == [43101, 0, 0]
@@ -232,7 +233,9 @@ def test_windows_do_not_add_up_and_a_new_action_begins_anew() -> None:
     assert windows.refusal("o", 2.0) == 0
 
 
-@pytest.mark.parametrize("document", [{"openid": "o", "event": "view"}, {"event": "menu"}, {"openid": "o", "at": "now"}])
+@pytest.mark.parametrize(
+    "document", [{"openid": "o", "event": "view"}, {"event": "menu"}, {"openid": "o", "at": "now"}, []]
+)
 def test_an_action_that_makes_no_sense_is_refused(api: Api, document: object) -> None:
     assert requests.post(f"{api.sandbox.url}/_sandbox/interact", json=document).status_code == 400
 

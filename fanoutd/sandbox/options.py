@@ -11,7 +11,7 @@ from typing import Any
 Parser = Callable[[object], Any]
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
-_AES_KEY = re.compile(r"[A-Za-z0-9]{42}[AEIMQUYcgkosw048]")
+_AES_KEY = re.compile(r"[A-Za-z0-9]{43}")
 _LIST_ENDS = ("extra", "empty", "repeat")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 

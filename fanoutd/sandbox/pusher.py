@@ -21,7 +21,7 @@ from fanoutd.sandbox.options import Options
 
 TRIES = 3
 
-_THREADS = 4
+_MOST_THREADS = 16
 _KEPT = 1000
 
 
@@ -59,7 +59,7 @@ class Pusher:
         with self._changed:
             self._numbers += 1
             heapq.heappush(self._due, (time.monotonic() + delay, self._numbers, push, options))
-            self._start_threads()
+            self._start_thread()
             self._changed.notify()
 
     def push_at_once(self, push: Push, options: Options) -> None:
@@ -80,8 +80,8 @@ class Pusher:
         with self._changed:
             return list(self._done)
 
-    def _start_threads(self) -> None:
-        while self._threads < _THREADS:
+    def _start_thread(self) -> None:
+        if self._threads < _MOST_THREADS and self._threads < len(self._due) + self._under_way:
             self._threads += 1
             threading.Thread(target=self._work, daemon=True).start()
 
