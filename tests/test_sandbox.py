@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import requests
@@ -22,7 +22,7 @@ from fanoutd.cli.sandbox import sandbox as command
 from fanoutd.errors import NotNow, NotPermitted
 from fanoutd.sandbox import Options
 from fanoutd.sandbox.errcodes import Refused
-from fanoutd.sandbox.http import BadRequest, Parser
+from fanoutd.sandbox.http import BadRequest, Parser, Request
 from fanoutd.sandbox.keywords import fits
 from fanoutd.sandbox.options import duration
 from fanoutd.sandbox.people import FATES, FAULTS, fate, fault
@@ -640,3 +640,11 @@ def test_the_parser_takes_any_bytes_in_any_parts(parts: list[bytes]) -> None:
                 pass
     except BadRequest as error:
         assert 400 <= error.status < 500
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "ab"]), st.text("a1%+=& 饭", max_size=4))), st.booleans())
+def test_a_parameter_is_the_first_value_of_its_name_escaped_or_not(pairs: list[tuple[str, str]], raw: bool) -> None:
+    query = "&".join(f"{name}={value}" for name, value in pairs) if raw else urlencode(pairs)
+    for name in ("a", "b", "ab", "c"):
+        assert Request("GET", "/", query, b"", True).parameter(name) == parse_qs(query).get(name, [""])[0]

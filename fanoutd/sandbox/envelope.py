@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
 _BLOCK = 32
 
 
@@ -45,6 +43,8 @@ def signature(*parts: str) -> str:
 
 def seal(text: str, aes_key: str, app_id: str, chance: bytes = b"") -> str:
     """The text in base64, encrypted. ``aes_key`` is an EncodingAESKey; ``chance``: 16 bytes. Raises ValueError."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # only safe mode needs it
+
     key = base64.b64decode(f"{aes_key}=", validate=True)
     data = text.encode()
     plain = (chance or os.urandom(16)) + len(data).to_bytes(4) + data + app_id.encode()
