@@ -134,11 +134,24 @@ def test_it_ends_well_when_asked_even_with_an_answer_under_way(tmp_path: Path, s
         (["--latency", "soon"], "240ms"),
         (["--no-window", "1.5"], "share from 0 to 1"),
         (["--minute-limit", "-1"], "whole number"),
+        (["--list-end", "never"], "extra, empty, repeat"),
+        (["--callback-aes-key", "short"], "EncodingAESKey"),
     ],
 )
 def test_a_wrong_flag_is_a_usage_error_that_says_what_is_right(flags: list[str], words: str) -> None:
     result = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=15)
     assert result.returncode == 2 and words in result.stderr
+
+
+def test_every_switch_is_an_option_too(tmp_path: Path) -> None:
+    given = {
+        "windows": True, "list_end": "empty", "page_size": 7, "quota_subscribe": 3, "no_consent": 0.5,
+        "callback_url": "http://127.0.0.1:9/", "callback_aes_key": "a" * 43, "event_delay": 0.2, "event_first": True,
+    }  # fmt: skip
+    with SandboxProcess(tmp_path / "ledger.jsonl", **given) as process:
+        assert process.set_options().items() >= given.items()
+    help_text = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=15).stdout
+    assert [each for each in Options().as_dict() if f"--{each.replace('_', '-')} " not in help_text] == []
 
 
 def test_a_ledger_or_port_that_is_not_to_be_had_is_told(sandbox: SandboxProcess, tmp_path: Path) -> None:
