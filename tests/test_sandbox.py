@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import requests
@@ -22,7 +22,7 @@ from fanoutd.cli.sandbox import sandbox as command
 from fanoutd.errors import NotNow, NotPermitted
 from fanoutd.sandbox import Options
 from fanoutd.sandbox.errcodes import Refused
-from fanoutd.sandbox.http import BadRequest, Parser
+from fanoutd.sandbox.http import BadRequest, Parser, Request
 from fanoutd.sandbox.keywords import fits
 from fanoutd.sandbox.options import duration
 from fanoutd.sandbox.people import FATES, FAULTS, fate, fault
@@ -33,6 +33,7 @@ from support.sandbox import COMMAND, SandboxProcess
 TOKEN = "/cgi-bin/token"
 STABLE = "/cgi-bin/stable_token"
 SEND = {"custom": "/cgi-bin/message/custom/send", "template": "/cgi-bin/message/template/send"}
+SEND["subscribe"] = "/cgi-bin/message/subscribe/bizsend"
 CREDENTIALS = {"grant_type": "client_credential", "appid": "wx0123456789abcdef", "secret": "any"}
 DATA = {"thing1": {"value": "饭好了"}}
 TEXT = {"touser": "oBODY", "msgtype": "text", "text": {"content": "x"}}
@@ -133,11 +134,24 @@ def test_it_ends_well_when_asked_even_with_an_answer_under_way(tmp_path: Path, s
         (["--latency", "soon"], "240ms"),
         (["--no-window", "1.5"], "share from 0 to 1"),
         (["--minute-limit", "-1"], "whole number"),
+        (["--list-end", "never"], "extra, empty, repeat"),
+        (["--callback-aes-key", "short"], "EncodingAESKey"),
     ],
 )
 def test_a_wrong_flag_is_a_usage_error_that_says_what_is_right(flags: list[str], words: str) -> None:
     result = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=15)
     assert result.returncode == 2 and words in result.stderr
+
+
+def test_every_switch_is_an_option_too(tmp_path: Path) -> None:
+    given = {
+        "windows": True, "list_end": "empty", "page_size": 7, "quota_subscribe": 3, "no_consent": 0.5,
+        "callback_url": "http://127.0.0.1:9/", "callback_aes_key": "a" * 43, "event_delay": 0.2, "event_first": True,
+    }  # fmt: skip
+    with SandboxProcess(tmp_path / "ledger.jsonl", **given) as process:
+        assert process.set_options().items() >= given.items()
+    help_text = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=15).stdout
+    assert [each for each in Options().as_dict() if f"--{each.replace('_', '-')} " not in help_text] == []
 
 
 def test_a_ledger_or_port_that_is_not_to_be_had_is_told(sandbox: SandboxProcess, tmp_path: Path) -> None:
@@ -353,7 +367,7 @@ def test_a_broken_keyword_is_named_unless_the_sandbox_is_lenient(caller: Caller)
 
 
 def test_everybody_answers_as_their_fate_says(caller: Caller) -> None:
-    shares = {"no_window": 0.3, "used_up": 0.1, "unfollowed": 0.1, "busy": 0.1, "seed": 7}
+    shares = {"no_window": 0.3, "used_up": 0.1, "unfollowed": 0.1, "busy": 0.1, "no_consent": 0.1, "seed": 7}
     options = Options().changed(caller.sandbox.set_options(**shares))
     people = [f"oFATE{nth}" for nth in range(200)]
     fates = {person: fate(person, options) for person in people}
@@ -364,6 +378,8 @@ def test_everybody_answers_as_their_fate_says(caller: Caller) -> None:
         again = {"no_window": 45015, "used_up": 45047, "unfollowed": 43004}
         assert caller.custom(person)["errcode"] == again.get(fates[person], 0)
         assert caller.template(person)["errcode"] == (43004 if fates[person] == "unfollowed" else 0)
+        answer = caller.send("subscribe", CARD | {"touser": person})
+        assert answer["errcode"] == (43101 if fates[person] == "no_consent" else 0)
 
 
 def test_fates_fall_in_their_shares_and_differ_with_the_seed() -> None:
@@ -553,7 +569,7 @@ def test_stats_count_what_happened(tmp_path: Path) -> None:
         requests.get(f"{process.url}/nowhere")
         stats = process.stats()
     assert stats["requests"][SEND["template"]] == 2 and stats["requests"]["other"] == 1
-    assert stats["accepted"] == {"custom": 0, "template": 1} and stats["refused"] == {"45015": 1}
+    assert stats["accepted"] == {"custom": 0, "template": 1, "subscribe": 0} and stats["refused"] == {"45015": 1}
     assert stats["token_fetches"] == {"plain": 0, "stable": 1} and stats["duplicates"] == 1
     assert 1 <= stats["busiest_second"] <= 3 and stats["connections"]["total"] == 3
 
@@ -637,3 +653,11 @@ def test_the_parser_takes_any_bytes_in_any_parts(parts: list[bytes]) -> None:
                 pass
     except BadRequest as error:
         assert 400 <= error.status < 500
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "ab"]), st.text("a1%+=& 饭", max_size=4))), st.booleans())
+def test_a_parameter_is_the_first_value_of_its_name_escaped_or_not(pairs: list[tuple[str, str]], raw: bool) -> None:
+    query = "&".join(f"{name}={value}" for name, value in pairs) if raw else urlencode(pairs)
+    for name in ("a", "b", "ab", "c"):
+        assert Request("GET", "/", query, b"", True).parameter(name) == parse_qs(query).get(name, [""])[0]

@@ -25,7 +25,7 @@ class Ledger:
             return
         row = {"at": iso(int(now * 1000)), "t": now, "channel": channel, "openid": body["touser"]}
         row["body"] = body
-        if channel == "template":
+        if msgid is not None:
             row |= {"client_msg_id": body.get("client_msg_id"), "msgid": msgid}
         os.write(self._fd, encode(row))
 

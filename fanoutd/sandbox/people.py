@@ -11,18 +11,24 @@ from types import MappingProxyType
 from fanoutd.sandbox.http import Ending
 from fanoutd.sandbox.options import Options
 
-CHANNELS = ("custom", "template")
+CHANNELS = ("custom", "template", "subscribe")
 
-#: A fate's errcode on (custom, template). ``busy`` is -1 at the person's first call only.
-FATES: Mapping[str, tuple[int, int]] = MappingProxyType(
+#: A fate's errcode on each of CHANNELS. ``busy`` is -1 at the person's first call only. Consent to subscription
+#: notifications does not depend on following.
+FATES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {
-        "no_window": (45015, 0),
-        "used_up": (45047, 0),
-        "unfollowed": (43004, 43004),
-        "busy": (-1, -1),
-        "reached": (0, 0),
+        "no_window": (45015, 0, 0),
+        "used_up": (45047, 0, 0),
+        "unfollowed": (43004, 43004, 0),
+        "busy": (-1, -1, -1),
+        "no_consent": (0, 0, 43101),
+        "reached": (0, 0, 0),
     }
 )
+
+
+#: Those with a switch for their share.
+_SHARED = tuple(name for name in FATES if name != "reached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +58,14 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What happens to one call: an errcode, 0 to accept, and the name of a fault, empty for none."""
+    """What happens to one call: an errcode, 0 to accept, the name of a fault, empty for none, and whether by script."""
 
     errcode: int
     fault: str = ""
+    scripted: bool = False
 
 
-def _chance(*subject: object) -> float:
+def chance(*subject: object) -> float:
     """A number in [0, 1) that is the same for the same subject in every process."""
     digest = hashlib.blake2b("\0".join(map(str, subject)).encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
@@ -66,8 +73,8 @@ def _chance(*subject: object) -> float:
 
 def fate(openid: str, options: Options) -> str:
     """The person's fate, a key of FATES; it depends on the seed and the shares alone."""
-    left = _chance(options.seed, openid)
-    for name in ("no_window", "used_up", "unfollowed", "busy"):
+    left = chance(options.seed, openid)
+    for name in _SHARED:
         left -= getattr(options, name)
         if left < 0:
             return name
@@ -79,7 +86,7 @@ def fault(openid: str, nth: int, options: Options) -> str:
     shares = [(name, share) for name in FAULTS if (share := getattr(options, name))]
     if not shares:
         return ""
-    left = _chance(options.seed, openid, nth)
+    left = chance(options.seed, openid, nth)
     for name, share in shares:
         left -= share
         if left < 0:
@@ -123,7 +130,7 @@ class People:
 def _by_channel(openid: str, value: object) -> dict[str, object]:
     channels = value if isinstance(value, dict) else {"custom": value}
     if not set(channels) <= set(CHANNELS):
-        raise ValueError(f"{openid}: the channels are {' and '.join(CHANNELS)}")
+        raise ValueError(f"{openid}: the channels are {', '.join(CHANNELS)}")
     return channels
 
 
@@ -135,7 +142,7 @@ def _turns(openid: str, answers: object) -> deque[Turn]:
 
 def _turn(openid: str, answer: object) -> Turn:
     if isinstance(answer, int) and not isinstance(answer, bool):
-        return Turn(answer)
+        return Turn(answer, scripted=True)
     if isinstance(answer, str) and answer in FAULTS:
-        return Turn(0, answer)
+        return Turn(0, answer, scripted=True)
     raise ValueError(f"{openid}: an answer is an errcode or one of {', '.join(FAULTS)}")

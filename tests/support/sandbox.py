@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import requests
 
 COMMAND = (sys.executable, "-m", "fanoutd", "sandbox")
 
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 _START = 15.0
 _STOP = 5.0
 
@@ -75,12 +77,17 @@ class SandboxProcess:
         document = {openid: {channel: list(answers)} for openid, answers in people.items()}
         self._control("POST", "people", document)
 
+    def control(self, name: str, document: object = _NOTHING) -> dict[str, Any]:
+        """``POST /_sandbox/NAME``, see fanoutd/sandbox/control.py; what it answers. None is JSON's null."""
+        return self._control("POST", name, document)
+
     def revoke(self) -> int:
         """Kill every access token; how many there were."""
         return int(self._control("POST", "revoke")["revoked"])
 
-    def _control(self, method: str, name: str, document: object = None) -> dict[str, Any]:
-        answer = requests.request(method, f"{self.url}/_sandbox/{name}", json=document, timeout=5)
+    def _control(self, method: str, name: str, document: object = _NOTHING) -> dict[str, Any]:
+        data = None if method == "GET" else json.dumps({} if document is _NOTHING else document)
+        answer = requests.request(method, f"{self.url}/_sandbox/{name}", data=data, timeout=30)
         document = answer.json()
         assert answer.status_code == 200 and isinstance(document, dict), document
         return document
