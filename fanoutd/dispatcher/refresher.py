@@ -111,7 +111,8 @@ class Refresher:
             if force and source(account) == "database":
                 raise Refused("this token is read from a table and never fetched here; whoever keeps the table must "
                               "renew it", fatal=True)  # fmt: skip
-            if not force and self._standings[name].fetched_at >= began:
+            standing = self._standings[name]
+            if not force and standing.error is None and standing.fetched_at > began:
                 return  # somebody else has just done it
             if force and source(account) == "stable":
                 token_forced.note(db, name, wall_ms())

@@ -64,8 +64,8 @@ class Standing:
 def renew_in(token: Token, now: int) -> float:
     """Seconds until another one should be asked for: 290 s before its end.
 
-    What lives shorter is asked for again at half its time, at least a second and at most 30 s from now: WeChat may
-    hand out the same token with less and less life in it.
+    At the end of its life it is asked for every 30 s or at half of what is left, at least a second from now: WeChat
+    may hand out the same token with less and less life in it.
     """
     left = (token.expires_at - now) / 1000
     return max(left - RENEW_BEFORE_MS / 1000, min(30.0, max(1.0, left / 2)))
