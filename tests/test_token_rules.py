@@ -416,7 +416,8 @@ def test_refusals_of_one_token_after_another_fetch_once_in_thirty_seconds(scene:
     scene.gate.answers = [good("T-2"), good("T-3")]
     assert scene.refused() == 1
     assert [scene.refused(after=10), scene.refused(after=10)] == [0, 0]
-    assert scene.refused(after=11) == 1 and scene.text() == "T-3"
+    assert scene.campaign() == ("running", "WeChat refuses the access token; another one is asked for within 30 s")
+    assert scene.refused(after=11) == 1 and scene.text() == "T-3" and scene.campaign() == ("running", None)
 
 
 def test_a_refused_token_that_is_handed_out_again_is_another_one_to_the_workers(scene: Scene) -> None:
@@ -463,6 +464,29 @@ def test_a_shrinking_life_of_the_same_token_is_followed_and_disturbs_nobody(scen
     assert len(scene.renewed) == told
     scene.gate.answers = [good("T-2")]
     assert scene.check(after=30) == 1 and scene.text() == "T-2" and len(scene.renewed) == told + 1
+
+
+def test_a_pause_that_a_worker_writes_late_is_found(scene: Scene) -> None:
+    old = scene.token()
+    assert old is not None
+    scene.gate.answers = [good("T-2"), good("T-3")]
+    scene.refused()
+    scene.refresher.refused(scene.db, "main", old.fingerprint, "refused twice")
+    assert scene.later["main"] == 2 and scene.shown()["error"] is None
+    with scene.db.transaction():
+        campaigns.move(scene.db, "c-1", "running", "paused", cause="token", reason="refused twice")
+    scene.check(after=2)
+    assert scene.campaign() == ("running", None)
+
+
+def test_an_account_that_is_refused_whatever_its_token_is_probed_with_the_same(scene: Scene) -> None:
+    token = scene.token()
+    assert token is not None
+    scene.refresher.refused(scene.db, "main", token.fingerprint, "not on the list", token=False)
+    assert scene.campaign() == ("paused", "not on the list") and not scene.shown()["ok"]
+    assert scene.check(after=30) == 1
+    assert scene.campaign() == ("running", None)
+    assert scene.token() == replace(token, expires_at=token.expires_at + 30_000)
 
 
 def test_a_fatal_refusal_pauses_is_asked_about_every_thirty_seconds_and_ends_by_itself(scene: Scene) -> None:
@@ -512,7 +536,10 @@ def test_when_the_days_fetches_are_used_up_the_token_in_hand_goes_on_until_tomor
     wait = scene.later["main"]
     assert wait == pytest.approx(token_advice.until_tomorrow(scene.wall()), abs=1)
     scene.gate.answers = [good("T-2")]
-    assert scene.check(after=wait - 1) == 0 and scene.check(after=1) == 1
+    assert scene.refused(after=60) == 0
+    assert "45009" in (scene.campaign()[1] or "") and not scene.shown()["ok"]
+    assert scene.check(after=wait - 61) == 0 and scene.check(after=1) == 1
+    assert scene.campaign() == ("running", None)
 
 
 def test_an_older_answer_that_comes_later_is_not_kept(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,19 @@ def test_a_fatal_refusal_says_what_to_do_and_a_refresh_ends_it(daemon: Make, gat
     assert SECRET not in told and "40164" in told
 
 
+def test_an_account_that_is_refused_while_it_sends_pauses_and_goes_on_after_a_refresh(daemon: Make) -> None:
+    d = daemon(followers=40, latency="20ms")
+    d.sandbox.script(follower(3), 40164)
+    campaign = submit(d)
+    paused = d.until(campaign, "paused")
+    assert "40164" in paused["reason"] and paused["counts"]["failed"] == 0
+    assert "40164" in wait_for(lambda: token_of(d)["error"], "the error in the status")
+    d.sandbox.script(follower(3), 0)
+    assert d.cli("token", "refresh").returncode == 0
+    d.until(campaign)
+    assert everybody_once(d, campaign)
+
+
 def test_an_endpoint_that_is_busy_is_waited_for(daemon: Make, gate: TokenGate) -> None:
     gate.answers = [{"errcode": -1, "errmsg": "system error"}]
     d = daemon(followers=10, sandbox=gate)

@@ -34,6 +34,10 @@ _PATIENCE = 15.0
 #: An alarm must not ring before its time has come, in seconds.
 _LATE = 0.05
 
+#: When to look whether there is a pause that was written late, in seconds.
+_SOON = 2.0
+
+_AGAIN = "WeChat refuses the access token; another one is asked for within 30 s"
 _SAME = "WeChat hands out the very token that it refuses; `fanoutd token refresh --force` makes it give another one"
 _UNCHANGED = "WeChat refuses the token in the table ({place}); nothing is sent until another one stands there"
 
@@ -97,6 +101,8 @@ class Refresher:
                 if not standing.fatal:
                     self._resumed(db, name)
                 self._renewed(name)
+                if reason is not None:  # the pause that it means may reach the store after this
+                    self._later(name, _SOON)
             elif reason is not None:
                 self._rejected(db, name, there if token else None, reason)
             else:
@@ -137,13 +143,16 @@ class Refresher:
         standing, at = self._standings[name], time.monotonic()
         if there is not None:
             standing.refused = tokens.fingerprint(there.text)
-        reads = source(self._accounts[name]) == "database"
-        if not reads and standing.error is not None and at < standing.next_at:
-            return
-        if not reads and there is not None:
-            if at - standing.replaced_at < REFUSED_EVERY:
+        if source(self._accounts[name]) != "database":
+            wait = standing.error if at < standing.next_at else None
+            if there is not None and at - standing.replaced_at < REFUSED_EVERY:
+                wait = wait or _AGAIN
+            if wait is not None:
+                with db.transaction():
+                    campaigns.explain(db, name, "token", wait)
                 return
-            standing.replaced_at = at
+            if there is not None:
+                standing.replaced_at = at
         self._fetch(db, name)
 
     def _rejected(self, db: Database, name: str, there: Token | None, reason: str) -> None:
@@ -187,8 +196,9 @@ class Refresher:
         """Keep it, and have everybody go on."""
         standing = self._standings[name]
         dead = old.text if old is not None and (killed or standing.refuses(old)) else ""
-        with db.transaction():
-            tokens.save(db, name, token, dead)
+        if token != old:
+            with db.transaction():
+                tokens.save(db, name, token, dead)
         token = tokens.load(db, name) or token  # or a newer one that somebody else has kept
         self._standings[name] = Standing(
             fetched_at=time.monotonic(), replaced_at=standing.replaced_at, probes=standing.probes,

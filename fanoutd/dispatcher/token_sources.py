@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any, TypeGuard
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import requests
@@ -81,15 +82,17 @@ def _credentials(account: Account) -> dict[str, Any]:
 
 
 def _ask(account: Account, method: str, path: str, **what: Any) -> Token:
-    at = wall_ms()
+    at, host = wall_ms(), urlsplit(account.api_base).netloc.rpartition("@")[2]
     patience = (account.connect_timeout, account.timeout)
     try:
-        answer = requests.request(
-            method, account.api_base + path, timeout=patience, allow_redirects=False, **what
-        ).json()
+        answer = requests.request(method, account.api_base + path, timeout=patience, allow_redirects=False, **what)
     except requests.RequestException as e:  # its text may repeat the address, and the secret in it: only its kind
-        raise Refused(f"{account.api_base} does not answer ({type(e).__name__})", fatal=False) from None
-    return understood(answer, at, account.app_secret or "")
+        raise Refused(f"{host} does not answer ({type(e).__name__})", fatal=False) from None
+    try:
+        document = answer.json()
+    except (ValueError, RecursionError):
+        raise Refused(f"{host} answers HTTP {answer.status_code} and no JSON; look at api_base", fatal=False) from None
+    return understood(document, at, account.app_secret or "")
 
 
 def understood(answer: object, at: int, secret: str = "") -> Token:
