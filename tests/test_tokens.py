@@ -69,7 +69,7 @@ def everybody_once(d: Daemon, campaign: str) -> bool:
 
 
 def test_sixty_four_calls_with_a_revoked_token_cost_one_fetch(daemon: Make) -> None:
-    d = daemon(followers=400, workers=2, concurrency=32, latency="150ms")
+    d = daemon(followers=1000, workers=2, concurrency=32, latency="150ms")
     campaign = submit(d)
     wait_for(lambda: len(d.accepted()) >= 64, "both workers at full load")
     d.sandbox.revoke()
