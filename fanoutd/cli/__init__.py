@@ -16,7 +16,7 @@ from fanoutd.cli.common import Group, Settings
 COMMANDS = {
     "demo": "demo:demo", "init": "config:init", "serve": "serve:serve", "config": "config:config",
     "send": "send:send", "campaign": "campaign:campaign", "explain": "explain:explain", "status": "serve:status",
-    "doctor": "doctor:doctor",
+    "doctor": "doctor:doctor", "token": "token:token",
     "reload": "signals:reload", "reopen-logs": "signals:reopen_logs", "scale": "signals:scale",
     "upgrade": "signals:upgrade", "stop": "signals:stop", "sandbox": "sandbox:sandbox",
 }

@@ -24,7 +24,7 @@ def _mysql(value: object) -> bool:
 #: table.key, ``*`` for any name -> whether this value is one without effect.
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "store.url": _mysql,
-    "account.*.token": lambda value: value != "stable",
+    "account.*.token": lambda value: isinstance(value, dict) and _mysql(value.get("database")),
     "account.*.quiet_hours": _always,
     "account.*.max_failures": _always,
     "audience.*.database": _mysql,

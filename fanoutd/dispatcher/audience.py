@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from fanoutd.config import Config, sqlite_path
+from fanoutd.dispatcher.operator_db import OperatorDatabaseAway, read_only
 from fanoutd.errors import FanoutdError
 from fanoutd.ids import OPENID
 from fanoutd.spool import Spool
@@ -63,15 +64,15 @@ def _query(campaign: Campaign, config: Config) -> Iterator[Planned]:
         gone = f"audience {campaign.audience}" if audience is None else f"account {campaign.account}"
         raise NotConfigured(f"{gone} is not configured any more; put it back, reload, and resume the campaign")
     url = audience.database or config.store_url
-    path = sqlite_path(url)
-    if path is None:
-        raise AudienceAway(f"[audience.{audience.name}] database: this version reads SQLite files only")
     try:
-        # Read-only: whatever the query says, the operator's data stays as it is.
-        link = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+        link = read_only(url)
+    except OperatorDatabaseAway as e:
+        raise AudienceAway(f"[audience.{audience.name}] {e}") from None
+    try:
         cursor = link.execute(to_sqlite(campaign.definition["query"]), query_values(campaign, account.timezone))
     except sqlite3.Error as e:
-        raise AudienceAway(f"[audience.{audience.name}] {path}: {e}") from None
+        link.close()
+        raise AudienceAway(f"[audience.{audience.name}] {sqlite_path(url)}: {e}") from None
     columns = [each[0] for each in cursor.description]
     check_supplied(campaign, columns)
     return _people(link, cursor, columns, campaign)

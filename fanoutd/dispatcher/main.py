@@ -21,6 +21,7 @@ from fanoutd import identity
 from fanoutd.child import Child
 from fanoutd.config import sqlite_path
 from fanoutd.dispatcher import commands
+from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
@@ -30,6 +31,7 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
+from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.errors import FanoutdError
 from fanoutd.journal import expire
 from fanoutd.lines import LineBuffer, encode
@@ -37,7 +39,7 @@ from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.promise import promise
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
+from fanoutd.store import Database, StoreAway, campaigns, open_store, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
@@ -84,7 +86,8 @@ class Dispatcher:
         self._open: set[Future[None]] = set()
         self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
         self._planner = Planner(self._config, self._spool, self._work)
-        self._refresher = Refresher(self._config, self._token)
+        self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set)
+        self._token_answers = TokenAnswers(self._config, self._refresher)
         self._queries = Queries()
         self._receipts = Receipts()
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
@@ -93,6 +96,8 @@ class Dispatcher:
             "campaign.list": self._queries.list,
             "delivery.explain": self._explain,
             "subscriber.event": self._receipts.take,
+            "token.get": self._token_answers.get,
+            "token.refresh": self._token_answers.refresh,
         }
         #: The scheduled jobs, by the name that the clock gives them.
         self._errands: dict[str, Callable[[], None]] = {
@@ -107,6 +112,7 @@ class Dispatcher:
         self._plans = ThreadPoolExecutor(2, "plan")
         self._asks = ThreadPoolExecutor(2, "ask")
         self._jobs = ThreadPoolExecutor(3, "job")
+        self._tokens = ThreadPoolExecutor(2, "token")  # each may wait for WeChat
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
@@ -142,7 +148,8 @@ class Dispatcher:
         elif kind == "logs":
             follow_log(message)
         elif kind == "ask":
-            self._promise(self._asks.submit(self._guarded, self._answer, message))
+            pool = self._tokens if message["method"] == "token.refresh" else self._asks
+            self._promise(pool.submit(self._guarded, self._answer, message))
         elif kind == "halted":
             self._halted(message["n"])
         elif kind == "spool":
@@ -152,7 +159,7 @@ class Dispatcher:
         elif kind == "dead":
             self._desk.submit(self._guarded, self._recover)
         elif kind == "token_refused":
-            self._jobs.submit(self._guarded, self._token_refused, message["account"], message["token"])
+            self._tokens.submit(self._guarded, self._token_refused, message)
 
     def _promise(self, given: Future[None]) -> None:
         """Somebody waits for it: what is begun when we are told to stop is finished, if it does not take long."""
@@ -198,11 +205,14 @@ class Dispatcher:
             try:
                 migrate(self._db())
                 self._distrust()
+                self._refresher.begin(self._db())
                 self._trusted.set()
             except (StoreAway, OSError) as e:
                 log.warning("%s", e)
                 time.sleep(_STORE_RETRY)
         self._epoch.advance(self._db())
+        for account in self._config.accounts:
+            self._token_alarm(account)
         self._sweep()
 
     def _distrust(self) -> None:
@@ -355,9 +365,17 @@ class Dispatcher:
         if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
             expire(self._journals, JOURNALS_KEPT)
 
-    def _token_refused(self, account: str, fingerprint: str) -> None:
+    def _token_alarm(self, account: str) -> None:
+        try:
+            self._tokens.submit(self._guarded, lambda: self._refresher.check(self._db(), account))
+        except RuntimeError:
+            pass  # the process is about to end
+
+    def _token_refused(self, message: dict[str, Any]) -> None:
         self._trusted.wait()
-        self._refresher.refused(self._db(), account, fingerprint)
+        if message["account"] in self._config.accounts:
+            reason, token = message.get("reason"), message.get("token_refused", True)
+            self._refresher.refused(self._db(), message["account"], message["token"], reason, token)
 
     # ---- questions
 
@@ -450,13 +468,10 @@ class Dispatcher:
         }
 
     def _account(self, db: Database, name: str) -> dict[str, Any]:
-        token = tokens.load(db, name)
-        left = (token.expires_at - wall_ms()) / 1000 if token else None
-        error = self._refresher.errors.get(name)
-        good = left is not None and left > 0 and error is None
+        token = self._refresher.shown(db, name)
         return {
             "name": name,
-            "token": {"ok": good, "expires_in": left and round(left), "source": "stable", "error": error},
+            "token": {key: token[key] for key in ("ok", "expires_in", "source", "error")},
             "rate": self._config.accounts[name].rate,
             "quota": None,
         }

@@ -1,7 +1,9 @@
 """Access tokens: the one process that fetches them, and only when there is need.
 
 The stable endpoint gives every caller the same token until five minutes before it ends, so a
-fetch too many hurts nobody; what hurts is a forced refresh, which is never made here.
+fetch too many hurts nobody; a classic fetch demotes the token before it, and a forced one kills it, which is done
+only by an operator's word. What is fetched is compared first: whoever was refused with an older token than the one
+that is there needs no fetch.
 """
 
 from __future__ import annotations
@@ -9,130 +11,236 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-
-import requests
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 from fanoutd.config import Account, Config
-from fanoutd.outcome import Verdict, classify, describe
-from fanoutd.store import Database, campaigns, tokens
-from fanoutd.store.tokens import Token
+from fanoutd.dispatcher import token_advice, token_forced
+from fanoutd.dispatcher.token_sources import READ_EVERY, Refused, fetch, source
+from fanoutd.dispatcher.token_standing import REFUSED_EVERY, Standing, due, renew_in, shown
+from fanoutd.store import Database, campaigns, meta, tokens
+from fanoutd.store.tokens import NEVER, Token
 from fanoutd.times import wall_ms
+
+__all__ = ["Refresher", "Refused", "fetch"]
 
 log = logging.getLogger(__name__)
 
-#: WeChat renews a stable token five minutes before it ends, the old one working on beside it.
-RENEW_BEFORE_MS = 290_000
+#: For how long an operator's refresh waits for a fetch that is under way, in seconds.
+_PATIENCE = 15.0
 
-#: A token that WeChat goes on refusing is asked for anew no sooner than after so many seconds.
-REFUSED_EVERY = 30.0
+#: An alarm must not ring before its time has come, in seconds.
+_LATE = 0.05
 
-#: Where a refusal of the whole account leaves off and a passing trouble begins.
-_FATAL = (Verdict.ACCOUNT, Verdict.TOKEN)
+#: When to look whether there is a pause that was written late, in seconds.
+_SOON = 2.0
 
-
-class Refused(Exception):
-    """No token: the words, and whether somebody has to do something about it."""
-
-    def __init__(self, words: str, fatal: bool) -> None:
-        super().__init__(words)
-        self.fatal = fatal
+_AGAIN = "WeChat refuses the access token; another one is asked for within 30 s"
+_SAME = "WeChat hands out the very token that it refuses; `fanoutd token refresh --force` makes it give another one"
+_UNCHANGED = "WeChat refuses the token in the table ({place}); nothing is sent until another one stands there"
 
 
 class Refresher:
-    """``renewed(account)`` is called when the store holds a token that workers may use."""
+    """``renewed(account)`` is called when the store holds a token that workers may use.
 
-    def __init__(self, config: Config, renewed: Callable[[str], None]) -> None:
+    ``later(account, seconds)`` has ``check`` called then; the last word counts.
+    """
+
+    def __init__(
+        self, config: Config, renewed: Callable[[str], None],
+        later: Callable[[str, float], None] = lambda _name, _seconds: None,
+    ) -> None:
         self._accounts = config.accounts
         self._renewed = renewed
+        self._later = later
         self._locks = {name: threading.Lock() for name in config.accounts}
-        self._last_refused: dict[str, float] = {}
-        self.errors: dict[str, str] = {}
-        """Why an account has no good token, by its name."""
+        self._standings = {name: Standing() for name in config.accounts}
+
+    def begin(self, db: Database) -> None:
+        """Forget tokens that came for another app_id or from another source than is configured now."""
+        for name, account in self._accounts.items():
+            origin = tokens.fingerprint(f"{account.app_id} {account.api_base} {account.token!r}")
+            key = f"token_origin_{tokens.fingerprint(name)}"
+            before = meta.read(db, key)
+            if before == origin:
+                continue
+            with db.transaction():
+                if before is not None:
+                    tokens.forget(db, name)
+                meta.write(db, key, origin)
+
+    def shown(self, db: Database, name: str) -> dict[str, Any]:
+        """As ``token.get`` answers."""
+        return shown(name, source(self._accounts[name]), tokens.load(db, name), self._standings[name], wall_ms())
 
     def check(self, db: Database, name: str) -> None:
-        """Fetch when there is no token, or it ends soon, or the account is in trouble."""
-        with self._locks[name]:
-            token = tokens.load(db, name)
-            if token is None or token.expires_at - wall_ms() < RENEW_BEFORE_MS or name in self.errors:
-                self._fetch(db, name, refused=None)
+        """Fetch when there is no token, or it ends soon, or the account is in trouble; read the operator's table."""
+        with self._turn(name) as mine:
+            if not mine:
+                return
+            token, standing = tokens.load(db, name), self._standings[name]
+            paused = bool(_paused(db, name))
+            if source(self._accounts[name]) == "database" or due(standing, token, paused, time.monotonic(), wall_ms()):
+                self._fetch(db, name)
+            elif token is not None and standing.error is None:
+                self._later(name, renew_in(token, wall_ms()))
 
-    def refused(self, db: Database, name: str, fingerprint: str) -> None:
-        """A worker was refused with this token ("": it has none). Compare first, then fetch, once."""
-        with self._locks[name]:
-            token = tokens.load(db, name)
-            if token is not None and token.fingerprint != fingerprint and token.expires_at > wall_ms():
+    def refused(self, db: Database, name: str, fingerprint: str, reason: str | None = None, token: bool = True) -> None:
+        """A worker was refused with this token ("": it has none). Compare first, then fetch, once.
+
+        ``reason``: not for the first time, and it has stopped; ``token`` false: it is the account that WeChat
+        refuses, whatever the token.
+        """
+        with self._turn(name, _PATIENCE if reason else 0.0) as mine:
+            if not mine:
+                return  # whoever fetches tells all workers; who is refused with that one asks again
+            there, standing = tokens.load(db, name), self._standings[name]
+            if there is not None and there.fingerprint != fingerprint and standing.usable(there, wall_ms()):
+                if not standing.fatal:
+                    self._resumed(db, name)
                 self._renewed(name)
-                return
-            since = time.monotonic() - self._last_refused.get(name, -REFUSED_EVERY)
-            if fingerprint and since < REFUSED_EVERY:
-                return
-            if fingerprint:
-                self._last_refused[name] = time.monotonic()
-            self._fetch(db, name, fingerprint)
+                if reason is not None:  # the pause that it means may reach the store after this
+                    self._later(name, _SOON)
+            elif reason is not None:
+                self._rejected(db, name, there if token else None, reason)
+            else:
+                self._replace(db, name, there if there and there.fingerprint == fingerprint else None)
 
-    def _fetch(self, db: Database, name: str, refused: str | None) -> None:
+    def refresh(self, db: Database, name: str, force: bool = False) -> None:
+        """Fetch at once, by an operator's word. Raises Refused."""
+        account, began = self._accounts[name], time.monotonic()
+        if not self._locks[name].acquire(timeout=_PATIENCE):
+            raise Refused("a fetch is under way and takes its time; try again", fatal=False)
         try:
-            token = fetch(self._accounts[name])
-            if token.fingerprint == refused:
-                raise Refused("WeChat hands out the very token that it refuses; look at the account's console", True)
+            if force and source(account) == "database":
+                raise Refused("this token is read from a table and never fetched here; whoever keeps the table must "
+                              "renew it", fatal=True)  # fmt: skip
+            standing = self._standings[name]
+            if not force and standing.error is None and standing.fetched_at > began:
+                return  # somebody else has just done it
+            if force and source(account) == "stable":
+                token_forced.note(db, name, wall_ms())
+            why = self._fetch(db, name, operator=True, force=force)
+        finally:
+            self._locks[name].release()
+        if why is not None:
+            raise why
+
+    @contextmanager
+    def _turn(self, name: str, patience: float = 0.0) -> Iterator[bool]:
+        """Whether nobody else is at it: one fetch at a time."""
+        mine = self._locks[name].acquire(timeout=patience)
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._locks[name].release()
+
+    def _replace(self, db: Database, name: str, there: Token | None) -> None:
+        """There is none that is good; ``there`` is the one that was refused."""
+        standing, at = self._standings[name], time.monotonic()
+        if there is not None:
+            standing.refused = tokens.fingerprint(there.text)
+        if source(self._accounts[name]) != "database":
+            wait = standing.error if at < standing.next_at else None
+            if there is not None and at - standing.replaced_at < REFUSED_EVERY:
+                wait = wait or _AGAIN
+            if wait is not None:
+                with db.transaction():
+                    campaigns.explain(db, name, "token", wait)
+                return
+            if there is not None:
+                standing.replaced_at = at
+        self._fetch(db, name)
+
+    def _rejected(self, db: Database, name: str, there: Token | None, reason: str) -> None:
+        """Refused again: nothing is sent until a later probe goes well, or an operator says so."""
+        standing = self._standings[name]
+        if there is not None:
+            standing.refused, standing.rejected = tokens.fingerprint(there.text), True
+        if standing.fatal and time.monotonic() < standing.next_at:
+            return  # another worker said so
+        self._failed(db, name, Refused(reason, True, standing.probe(time.monotonic())))
+
+    def _fetch(self, db: Database, name: str, operator: bool = False, force: bool = False) -> Refused | None:
+        """Why there is none, or None. The lock is held."""
+        account, standing = self._accounts[name], self._standings[name]
+        old = tokens.load(db, name)
+        try:
+            token = self._another(account, standing, fetch(account, force), operator)
         except Refused as e:
             self._failed(db, name, e)
-            return
-        with db.transaction():
-            tokens.save(db, name, token)
-        self._recovered(db, name)
-        log.info("account %s: token %s fetched, good for %d s", name, token.fingerprint,
-                 (token.expires_at - token.fetched_at) // 1000)  # fmt: skip
-        self._renewed(name)
+            return e
+        if old is not None and token.text == old.text and not standing.refuses(token):
+            token = replace(token, fetched_at=old.fetched_at)
+        self._good(db, name, old, token, force or source(account) == "database")
+        return None
+
+    def _another(self, account: Account, standing: Standing, token: Token, operator: bool) -> Token:
+        """The token, unless it is one that cannot be used again. Raises Refused.
+
+        WeChat vouches for a token that it refused once by handing it out again: refusals of a good token are known
+        from the field. The second time only an operator's word makes us try it.
+        """
+        if not standing.refuses(token):
+            return token
+        if source(account) == "database":
+            raise Refused(_UNCHANGED.format(place=f"[account.{account.name}.token]"), False, READ_EVERY)
+        if standing.rejected and not operator:
+            raise Refused(_SAME, True, standing.probe(time.monotonic()))
+        return token
+
+    def _good(self, db: Database, name: str, old: Token | None, token: Token, killed: bool) -> None:
+        """Keep it, and have everybody go on."""
+        standing = self._standings[name]
+        dead = old.text if old is not None and (killed or standing.refuses(old)) else ""
+        if token != old:
+            with db.transaction():
+                tokens.save(db, name, token, dead)
+        token = tokens.load(db, name) or token  # or a newer one that somebody else has kept
+        self._standings[name] = Standing(
+            fetched_at=time.monotonic(), replaced_at=standing.replaced_at, probes=standing.probes,
+            probed_at=standing.probed_at, next_at=time.monotonic() + min(REFUSED_EVERY, renew_in(token, wall_ms())),
+        )  # fmt: skip
+        resumed = self._resumed(db, name)
+        changed = old is None or token.fingerprint != old.fingerprint
+        if changed:
+            life = "" if token.expires_at == NEVER else f", good for {(token.expires_at - wall_ms()) // 1000} s"
+            log.info("account %s: token %s from %s%s", name, token.fingerprint, source(self._accounts[name]), life)
+        if changed or resumed or standing.error is not None:
+            self._renewed(name)
+        self._later(name, renew_in(token, wall_ms()))
 
     def _failed(self, db: Database, name: str, why: Refused) -> None:
-        if self.errors.get(name) != str(why):
+        """Say so; stop what must not go on. A token that is still good goes on being used."""
+        standing = self._standings[name]
+        standing.failures += 1
+        if standing.error is None or (standing.code, standing.fatal) != (why.code, why.fatal):
             log.error("account %s: no token: %s", name, why)
-        self.errors[name] = str(why)
+        wait = token_advice.pause(why.wait, standing.failures)
+        standing.error, standing.code, standing.fatal = str(why), why.code, why.fatal
+        standing.next_at = time.monotonic() + wait
         with db.transaction():
-            campaigns.explain(db, name, "token", str(why))
             if why.fatal:
                 for each in campaigns.in_states(db, "running"):
                     if each.account == name:
                         campaigns.move(db, each.id, "running", "paused", cause="token", reason=str(why))
+            elif not standing.usable(tokens.load(db, name), wall_ms()):
+                campaigns.explain(db, name, "token", str(why))
+        self._later(name, wait + _LATE)
 
-    def _recovered(self, db: Database, name: str) -> None:
-        """Campaigns that stopped for want of a token go on by themselves."""
-        self.errors.pop(name, None)
+    def _resumed(self, db: Database, name: str) -> bool:
+        """Campaigns that stopped for want of a token go on by themselves; says whether there were any."""
         with db.transaction():
-            campaigns.explain(db, name, None, None)
-            for each in campaigns.in_states(db, "paused"):
-                if each.account == name and each.cause == "token":
-                    campaigns.move(db, each.id, "paused", "running", cause=None, reason=None)
+            campaigns.well_again(db, name, "token")
+            stopped = _paused(db, name)
+            for each in stopped:
+                campaigns.move(db, each, "paused", "running", cause=None, reason=None)
+        return bool(stopped)
 
 
-def fetch(account: Account) -> Token:
-    """Ask the stable endpoint. Raises Refused."""
-    if account.app_secret is None:
-        raise Refused("a token from a database cannot be had in this version; set token = \"stable\"", fatal=True)
-    at = wall_ms()
-    body = {
-        "grant_type": "client_credential",
-        "appid": account.app_id,
-        "secret": account.app_secret,
-        "force_refresh": False,
-    }
-    try:
-        answer = requests.post(
-            f"{account.api_base}/cgi-bin/stable_token", json=body, timeout=(account.connect_timeout, account.timeout)
-        ).json()
-    except requests.RequestException as e:  # its text would repeat the address, not the body: still, only its kind
-        raise Refused(f"{account.api_base} does not answer ({type(e).__name__})", fatal=False) from None
-    return _token(answer, at)
-
-
-def _token(answer: object, at: int) -> Token:
-    if isinstance(answer, dict):
-        text, seconds, errcode = answer.get("access_token"), answer.get("expires_in"), answer.get("errcode")
-        if isinstance(text, str) and text and isinstance(seconds, int) and seconds > 0:
-            return Token(text, at + seconds * 1000, at)
-        if isinstance(errcode, int):
-            words = f"{describe(errcode)} ({errcode} {str(answer.get('errmsg', ''))[:200]})"
-            raise Refused(words, fatal=classify(errcode) in _FATAL)
-    raise Refused("the token endpoint's answer cannot be understood", fatal=False)
+def _paused(db: Database, name: str) -> list[str]:
+    """The account's campaigns that wait for a token."""
+    return [each.id for each in campaigns.in_states(db, "paused") if each.account == name and each.cause == "token"]

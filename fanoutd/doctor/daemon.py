@@ -55,7 +55,8 @@ def _accounts(status: dict[str, Any]) -> Iterator[Finding]:
     for account in status["accounts"] or ():
         token = account["token"]
         if token["ok"]:
-            yield ok(f"token of {account['name']}", f"good for {token['expires_in']} s, from {token['source']}")
+            left = "good, its end is not known" if token["expires_in"] is None else f"good for {token['expires_in']} s"
+            yield ok(f"token of {account['name']}", f"{left}, from {token['source']}")
         else:
             why = token["error"] or "there is none yet"
             yield fail(f"token of {account['name']}", why, "look at app_id, secret and whitelist in WeChat's console")

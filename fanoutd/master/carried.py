@@ -93,6 +93,16 @@ def _event(params: Params) -> dict[str, Any]:
     }
 
 
+def _token(params: Params) -> dict[str, Any]:
+    read.only(params, ("account",))
+    return {"account": read.text(params, "account", 64)}
+
+
+def _token_refresh(params: Params) -> dict[str, Any]:
+    read.only(params, ("account", "force"))
+    return {"account": read.text(params, "account", 64), "force": read.flag(params, "force")}
+
+
 #: method -> its parameters as the dispatcher gets them, every key there. Raises RpcError.
 CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.get": _get,
@@ -106,7 +116,12 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.resolve": _resolve,
     "delivery.explain": _explain,
     "subscriber.event": _event,
+    "token.get": _token,
+    "token.refresh": _token_refresh,
 }
 
 #: Those that are answered when every worker has obeyed; one that hangs is killed after hang_timeout.
 ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
+
+#: Those that wait for WeChat: for one call that is under way, and for their own.
+ANSWERED_BY_WECHAT = ("token.refresh",)

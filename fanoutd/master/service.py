@@ -14,7 +14,7 @@ from fanoutd.config import MOST_WORKERS, Config
 from fanoutd.master import params as read
 from fanoutd.master import rpc, submission
 from fanoutd.master.asks import PATIENCE, Asks
-from fanoutd.master.carried import ANSWERED_BY_WORKERS, CARRIED
+from fanoutd.master.carried import ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED
 from fanoutd.master.clients import BatchWork, Client, Oversize
 from fanoutd.master.loglimit import LogLimit
 from fanoutd.master.refusals import Refusals
@@ -221,6 +221,8 @@ class Service:
         patience = PATIENCE
         if method in ANSWERED_BY_WORKERS:
             patience += self._config.workers.hang_timeout
+        if method in ANSWERED_BY_WECHAT:
+            patience += 2 * max(each.connect_timeout + each.timeout for each in self._config.accounts.values())
         self._ask(call, method, CARRIED[method](call.request.params), patience,
                   lambda value, error: call.succeed(value) if error is None else call.fail(error))
 

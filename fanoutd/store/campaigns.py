@@ -174,6 +174,15 @@ def explain(db: Database, account: str, cause: str | None, reason: str | None) -
     )  # fmt: skip
 
 
+def well_again(db: Database, account: str, cause: str) -> None:
+    """The account's running campaigns wait for this no more; what else they wait for stays."""
+    db.execute(
+        "UPDATE fanout_campaign SET cause = NULL, reason = NULL "
+        "WHERE account = %s AND state = 'running' AND cause = %s",
+        account, cause,
+    )  # fmt: skip
+
+
 def explain_all(db: Database, cause: str, reason: str | None) -> None:
     """The same for every running campaign, of a trouble of this machine; None: it is over."""
     if reason is None:

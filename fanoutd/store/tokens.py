@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 
 from fanoutd.store.database import Database
 
+#: ``expires_at`` of a token whose end nobody knows: it stands in somebody else's table.
+NEVER = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An access token; ``expires_at`` and ``fetched_at`` in milliseconds since 1970."""
+    """An access token; ``expires_at`` and ``fetched_at`` in milliseconds since 1970.
+
+    ``fetched_at`` is when it was first handed out to us, or when WeChat vouched for it after a refusal.
+    """
 
     text: str = field(repr=False)
     expires_at: int
@@ -18,7 +24,18 @@ class Token:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.text)
+        """A short name for the token as it was handed out this time: one that WeChat vouched for after it
+        had refused it is another one."""
+        return fingerprint(f"{self.text} {self.fetched_at}")
+
+    @property
+    def expiry(self) -> int | None:
+        """``expires_at``, None when it is not known."""
+        return None if self.expires_at == NEVER else self.expires_at
+
+    def good(self, now: int) -> bool:
+        """Whether it lives at ``now``, milliseconds since 1970, as far as anybody knows."""
+        return self.expires_at > now
 
 
 def fingerprint(token: str) -> str:
@@ -26,15 +43,35 @@ def fingerprint(token: str) -> str:
     return hashlib.blake2b(token.encode(), digest_size=6).hexdigest()
 
 
+def replaces(new: Token, old: Token | None, dead: str = "") -> bool:
+    """Whether ``new`` may stand where ``old`` stands: never an older token over a newer one.
+
+    Two answers of WeChat may arrive out of order; the earlier one then works on for minutes and is refused until it
+    ends. What lives longer and came later wins. ``dead`` is the text of a token that is known to be
+    refused: anything may replace it.
+    """
+    if old is None or old.text == dead or not old.good(new.fetched_at):
+        return True
+    return new.fetched_at >= old.fetched_at and (new.text == old.text or new.expires_at >= old.expires_at)
+
+
 def load(db: Database, account: str) -> Token | None:
     row = db.one("SELECT token, expires_at, fetched_at FROM fanout_token WHERE account = %s", account)
     return Token(*row) if row else None
 
 
-def save(db: Database, account: str, token: Token) -> None:
-    """Replace the account's token; inside a transaction."""
-    db.execute("DELETE FROM fanout_token WHERE account = %s", account)
+def save(db: Database, account: str, token: Token, dead: str = "") -> bool:
+    """Replace the account's token if that is allowed, see ``replaces``; says whether it was. Inside a transaction."""
+    if not replaces(token, load(db, account), dead):
+        return False
+    forget(db, account)
     db.execute(
         "INSERT INTO fanout_token (account, token, expires_at, fetched_at) VALUES (%s, %s, %s, %s)",
         account, token.text, token.expires_at, token.fetched_at,
     )  # fmt: skip
+    return True
+
+
+def forget(db: Database, account: str) -> None:
+    """The account has no token; inside a transaction."""
+    db.execute("DELETE FROM fanout_token WHERE account = %s", account)

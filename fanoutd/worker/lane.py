@@ -90,6 +90,8 @@ class Lane:
         self._token_asked = -ASK_TOKEN_EVERY
         self.refused_token = ""
         """Fingerprint of the token that WeChat refused last."""
+        self.complained = -ASK_TOKEN_EVERY
+        """When it was last said that the account is refused."""
         self.trouble = ""
         """What the account's campaigns have been told to wait for."""
 
@@ -136,6 +138,13 @@ class Lane:
         if self.token is not None or not self.ready or at < self._token_asked + ASK_TOKEN_EVERY:
             return False
         self._token_asked = at
+        return True
+
+    def should_complain(self, at: float) -> bool:
+        """Of all the calls that are refused together one is spoken of."""
+        if at < self.complained + 1.0:
+            return False
+        self.complained = at
         return True
 
     def refused(self, fingerprint: str) -> None:

@@ -418,22 +418,26 @@ class Worker:
         self, lane: Lane, job: Job, fingerprint: str, verdict: Verdict, answer: Answer
     ) -> None:
         """Nothing is said about this person: they go on when the account may call again."""
-        recorder = self._recorder_on()
         if verdict is Verdict.TOKEN:
             if job.refused_token not in (None, fingerprint):
-                recorder.pause(
-                    job.hold.campaign.id, "token",
-                    f"WeChat refused two access tokens one after the other ({answer.errcode}: {answer.errmsg}); "
-                    "look at the account's app_id and at who else fetches its tokens",
-                )  # fmt: skip
+                reason = (f"WeChat refused two access tokens one after the other ({answer.errcode}: {answer.errmsg}); "
+                          "look at the account's app_id and at who else fetches its tokens")  # fmt: skip
+                self._stop_account(lane, job, fingerprint, reason, token=True)
             job.refused_token = fingerprint
             lane.refused(fingerprint)
         elif verdict is Verdict.ACCOUNT:
             reason = f"WeChat refuses the account: {describe(answer.errcode or 0)} ({answer.errcode} {answer.errmsg})"
-            recorder.pause(job.hold.campaign.id, "token", reason)
+            self._stop_account(lane, job, fingerprint, reason, token=False)
         else:
             lane.bucket.rest(60.0)
         self._again_now(lane, job)
+
+    def _stop_account(self, lane: Lane, job: Job, fingerprint: str, reason: str, token: bool) -> None:
+        """The campaign pauses; the dispatcher has it go on when the account may call again."""
+        self._recorder_on().pause(job.hold.campaign.id, "token", reason)
+        if lane.should_complain(now()):
+            self._say({"t": "token_refused", "account": lane.account.name, "token": fingerprint, "reason": reason,
+                       "token_refused": token})  # fmt: skip
 
     def _again_now(self, lane: Lane, job: Job) -> None:
         if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted:
