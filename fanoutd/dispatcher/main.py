@@ -30,6 +30,7 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
+from fanoutd.dispatcher.subscribers import Subscribers
 from fanoutd.errors import FanoutdError
 from fanoutd.journal import expire
 from fanoutd.lines import LineBuffer, encode
@@ -87,12 +88,21 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token)
         self._queries = Queries()
         self._receipts = Receipts()
+        self._subscribers = Subscribers(self._config, self._refresher)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
             "campaign.list": self._queries.list,
             "delivery.explain": self._explain,
-            "subscriber.event": self._receipts.take,
+            "subscriber.event": self._event,
+            "subscriber.reply": self._subscribers.reply,
+            "subscriber.import": self._subscribers.take_in,
+            "subscriber.list": self._subscribers.list,
+            "subscriber.get": self._subscribers.get,
+            "subscriber.forget": self._subscribers.forget,
+            "subscriber.opt_out": self._subscribers.opt_out,
+            "subscriber.opt_in": self._subscribers.opt_in,
+            "subscriber.sync": self._subscribers.sync,
         }
         #: The scheduled jobs, by the name that the clock gives them.
         self._errands: dict[str, Callable[[], None]] = {
@@ -107,6 +117,7 @@ class Dispatcher:
         self._plans = ThreadPoolExecutor(2, "plan")
         self._asks = ThreadPoolExecutor(2, "ask")
         self._jobs = ThreadPoolExecutor(3, "job")
+        self._syncs = ThreadPoolExecutor(1, "sync")
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
@@ -141,6 +152,8 @@ class Dispatcher:
             self._desk.submit(self._guarded, self._start)
         elif kind == "logs":
             follow_log(message)
+        elif kind == "ask" and message["method"] == "subscriber.sync":  # minutes: whoever stops does not wait for it
+            self._syncs.submit(self._guarded, self._answer, message)
         elif kind == "ask":
             self._promise(self._asks.submit(self._guarded, self._answer, message))
         elif kind == "halted":
@@ -400,6 +413,9 @@ class Dispatcher:
         if method == "campaign.get":
             return self._queries.get(db, found)
         return {"campaign": found.id, "state": self._order(db, method, found, params)}
+
+    def _event(self, db: Database, params: dict[str, Any]) -> Any:
+        return (self._receipts.take if params["event"] == "finish" else self._subscribers.event)(db, params)
 
     def _explain(self, db: Database, params: dict[str, Any]) -> Any:
         return {"events": explain(db, self._journals, self._node, params["openid"], params["campaign"])}
