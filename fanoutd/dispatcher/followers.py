@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import requests
@@ -130,7 +131,7 @@ class Followers:
             with db.transaction():
                 now = db.now_ms()
                 some = openids[at : at + _AT_ONCE]
-                subscribers.change(db, account, some, now, lambda before, now=now: listed(before, now, place.began))  # type: ignore[misc]
+                subscribers.change(db, account, some, now, partial(listed, now=now, seen=place.began))
                 if at + _AT_ONCE >= len(openids):
                     meta.write(db, _name("sync", account, tag), json.dumps(asdict(place)))
 
@@ -147,7 +148,7 @@ class Followers:
                 now = db.now_ms()
                 missing, after = subscribers.unseen(db, account, place.began, after, _AT_ONCE)
                 before = subscribers.load(db, account, missing)
-                subscribers.change(db, account, missing, now, lambda each, now=now: left(each, now))  # type: ignore[misc]
+                subscribers.change(db, account, missing, now, partial(left, now=now))
                 if "on_gone" in self._hooks:
                     for openid in (each for each in missing if not before[each].gone(now)):
                         subscribers.tell(db, "on_gone", account, openid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fanoutd.config import Account, Config, hooks
@@ -79,7 +80,7 @@ class Subscribers:
         account, rule = self.account(params).name, {"out": opted_out, "in": opted_in}[word]
         with db.transaction():
             now = db.now_ms()
-            subscribers.change(db, account, [params["openid"]], now, lambda before: rule(before, now))
+            subscribers.change(db, account, [params["openid"]], now, partial(rule, now=now))
             self._tell(db, f"on_opt_{word}", account, params["openid"])
         return DONE
 
@@ -95,7 +96,7 @@ class Subscribers:
         with db.transaction():
             now = db.now_ms()
             for texts, openids in _alike(own):
-                subscribers.change(db, account, openids, now, lambda before, t=texts: listed(before, now, person=t))  # type: ignore[misc]
+                subscribers.change(db, account, openids, now, partial(listed, now=now, person=texts))
         return {"count": len(own)}
 
     def list(self, db: Database, params: Params) -> Params:

@@ -7,6 +7,7 @@ audience by keyset.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 from fanoutd.standing import HOOKS, LESSONS, Standing, State, learnt
 from fanoutd.store import outbox
@@ -135,7 +136,7 @@ def learn(db: Database, account: str, answers: Mapping[str, int], hooks: Collect
         lesson = LESSONS[errcode]
         people = [openid for openid, code in answers.items() if code == errcode]
         before = load(db, account, people)
-        after = change(db, account, people, now, lambda each, lesson=lesson: learnt(each, lesson, now))  # type: ignore[misc]
+        after = change(db, account, people, now, partial(learnt, lesson=lesson, now=now))
         hook = HOOKS.get(lesson)
         if hook in hooks:
             for openid, each in after.items():
