@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fanoutd.config import Config, TokenQuery, effect, fields, find, load, show, sqlite_path, write_starter
+from fanoutd.config import Config, TokenQuery, Window, effect, fields, find, load, show, sqlite_path, write_starter
 from fanoutd.errors import BadConfig, BadInput
 
 ETC = Path(__file__).parent.parent / "etc" / "fanoutd.toml"
@@ -113,6 +113,7 @@ rate = 5
 quiet_hours = "22:00-08:00"
 timezone = "UTC"
 on_unknown = "resend"
+opt_out_reply = ""
 max_failures = 1
 connect_timeout = "2s"
 keepalive = "4s"
@@ -139,6 +140,9 @@ on_opt_in = "UPDATE t SET r = 1 WHERE openid = %(openid)s"
 on_gone = "DELETE FROM t WHERE openid = %(openid)s"
 [audience.followers]
 source = "subscribers"
+exclude = "default"
+[windows]
+message = { messages = 20, within = "48h" }
 [mail]
 smtp = "smtps://u:pw@smtp.example.com:465"
 from = "fanoutd <fanoutd@example.com>"
@@ -174,6 +178,10 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
     assert config.audiences["default"].database == "sqlite:////srv/tp.db"
     assert config.audiences["default"].params == {"city", "now"}
     assert config.audiences["followers"].source == "subscribers"
+    assert config.audiences["followers"].exclude == "default"
+    assert config.windows["message"] == Window(20, 172_800) and config.windows["menu"] == Window(3, 60)
+    assert config.accounts["a-b"].opt_out_reply == ""
+    assert "回复0" in config.accounts["a-b"].opt_in_reply
     assert config.metrics and (config.metrics.host, config.metrics.port) == ("::1", 9464)
     assert config.mail and (config.mail.sender, config.mail.to) == (
         "fanoutd <fanoutd@example.com>", ("ops@example.com",),
@@ -184,9 +192,8 @@ def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
         "[store] url", "[account.a-b] quiet_hours",
-        "[account.a-b] max_failures", "[account.shared] token", "[audience.default] on_opt_out",
-        "[audience.default] on_opt_in", "[audience.default] on_gone", "[audience.followers] source",
-        "[mail]", "[metrics]", "[schedule] health_check", "[schedule] digest",
+        "[account.a-b] max_failures", "[account.shared] token", "[mail]", "[metrics]",
+        "[schedule] health_check", "[schedule] digest",
     ]
     assert "[mail]: accepted, no effect in this version yet" in loaded(FULL).warnings
 
@@ -256,6 +263,10 @@ def test_a_file_saved_by_a_windows_editor_is_read(loaded: Load) -> None:
         ('[mail]\nsmtp = "smtp://x"\nfrom = "a"\nto = []', "[mail] to: wants at least one address"),
         ('[audience.x]\nquery = "SELECT 1"\nsource = "subscribers"', "[audience.x] query: wants either"),
         ('[audience.x]\ndatabase = "sqlite:///x"', "[audience.x] query: wants either"),
+        ('[audience.x]\nsource = "subscribers"\nexclude = "x"', "[audience.x] exclude: wants the name of another"),
+        ('[audience.x]\nsource = "subscribers"\nexclude = "y"', "[audience.x] exclude: wants the name of another"),
+        ('[windows]\nmenu = { messages = 3 }', "[windows] menu: wants { messages"),
+        ('[windows]\ntap = { messages = 3, within = "1m" }', "[windows] tap: unknown key"),
         ('[audience.x]\nsource = "all"', '[audience.x] source: wants "subscribers"'),
         ('[audience.x]\nsource = "subscribers"\ndatabase = "sqlite:///x"', "[audience.x] database: goes"),
         ('[audience.x]\ndatabase = "sqlite"\nquery = "SELECT 1"', "[audience.x] database: wants sqlite:///"),

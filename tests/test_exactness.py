@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,10 +42,12 @@ from fanoutd.outcome import (
     repeatable,
     unanswered,
 )
-from fanoutd.store import Database, campaigns, shards
+from fanoutd.standing import opted_in, opted_out
+from fanoutd.store import Database, campaigns, shards, subscribers
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import LEASE_MS, Lease, Person, Planned
+from fanoutd.worker.sift import sift
 
 PEOPLE = [f"oPERSON{i:02d}" for i in range(8)]
 CAMPAIGN = "c-1"
@@ -118,6 +121,7 @@ class Exactness(RuleBasedStateMachine):
         self.saved: dict[str, Any] | None = None
         self.damaged = False
         self.accepted: Counter[str] = Counter()
+        self.out: set[str] = set()  # those who have opted out
         self.keys: dict[str, int] = {}
         self.allowed: Counter[str] = Counter()
         """Messages beyond the first that somebody has asked for."""
@@ -192,8 +196,9 @@ class Exactness(RuleBasedStateMachine):
                     return
                 worker.journal.lease(held.shard, held.token, held.campaign)
                 worker.leases.append(held)
-            people = shards.claim(self.db, held, window)
-        for person in people or ():
+            people = sift(self.db, self.campaign, held, shards.claim(self.db, held, window) or [])
+        for person in people:
+            assert person.openid not in self.out or person.progress.doubtful, "opted out, and is sent to"
             worker.jobs.append(Job(held, at + LEASE_MS - 5000, person, person.progress))
 
     @rule(data=st.data(), window=st.integers(1, 5))
@@ -474,6 +479,14 @@ class Exactness(RuleBasedStateMachine):
         self.order(commands.settle, "sent" if sent else "failed", sorted(who))
         self.by_word |= {openid for openid, row in self.rows().items() if row[0] is not before[openid][0]}
 
+    @rule(who=st.sampled_from(PEOPLE), out=st.booleans())
+    def have_a_word(self, who: str, out: bool) -> None:
+        """A person opts out, or in again."""
+        with self.db.transaction():
+            change = partial(opted_out if out else opted_in, now=self.wall)
+            subscribers.change(self.db, "main", [who], self.wall, change)
+        (self.out.add if out else self.out.discard)(who)
+
     # ---- a store that comes back from a backup
 
     @precondition(lambda self: not self.damaged and self.campaign.cause not in DISTRUSTED)
@@ -509,6 +522,7 @@ class Exactness(RuleBasedStateMachine):
             commands.pause_unfinished(self.db, "past", "restored")
         self.epoch.advance(self.db)
         self.saved = None
+        self.out = {openid for openid, each in subscribers.page(self.db, "main", None, 100) if not each.takes(0)}
         # A decision that the store has forgotten is the operator's to make again.
         self.by_word |= {openid for openid, row in changed.items() if row[0] is not self.rows()[openid][0]
                          and openid in self.by_word}  # fmt: skip
@@ -603,7 +617,7 @@ class Exactness(RuleBasedStateMachine):
             while held := shards.lease(self.db, worker.name):
                 worker.journal.lease(held.shard, held.token, held.campaign)
                 worker.leases.append(held)
-                for person in shards.claim(self.db, held, 100) or ():
+                for person in sift(self.db, self.campaign, held, shards.claim(self.db, held, 100) or []):
                     worker.jobs.append(Job(held, self.uptime + LEASE_MS, person, person.progress))
         while worker.jobs:
             job = worker.jobs[0]

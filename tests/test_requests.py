@@ -161,7 +161,7 @@ def test_content_may_be_missing_when_the_message_does_not_use_it(config: Config)
     ("data", {"data": [1]}), ("data.colour", {"data": {"colour": []}}), ("data.size", {"data": {"size": "5"}}),
     ("data.content", {"data": {"content": "5"}}),
     ("message", {"message": "nope"}), ("message", {"message": 5}), ("message", {"message": None}),
-    ("account", {"account": "nope"}), ("audience", {"audience": "nope"}), ("audience", {"audience": "followers"}),
+    ("account", {"account": "nope"}), ("audience", {"audience": "nope"}),
     ("audience", {"audience": "default", "openids": PEOPLE}),
     ("openids", {"openids": []}), ("openids", {"openids": "o12345"}), ("openids", {"openids": {}}),
     ("openids[1]", {"openids": ["o12345", "no spaces"]}), ("openids[0]", {"openids": ["o12345\n"]}),
@@ -179,8 +179,11 @@ def test_a_submission_that_is_refused_names_its_field(config: Config, field: str
 
 
 def test_what_belongs_to_a_later_version_says_so(config: Config) -> None:
-    for params in ({"dry_run": True}, {"audience": "followers"}):
-        assert "not in this version yet" in refused(config, message="supply", content="x", **params).message
+    assert "not in this version yet" in refused(config, message="supply", content="x", dry_run=True).message
+
+
+def test_the_embedded_audience_is_one_like_others(config: Config) -> None:
+    assert accepted(config, message="supply", content="x", audience="followers")["audience"] == "followers"
 
 
 # ---- parameters of what the dispatcher answers

@@ -15,8 +15,8 @@ from fanoutd.cli.common import Group, Settings
 #: command -> module and name, in the order of --help.
 COMMANDS = {
     "demo": "demo:demo", "init": "config:init", "serve": "serve:serve", "config": "config:config",
-    "send": "send:send", "campaign": "campaign:campaign", "explain": "explain:explain", "status": "serve:status",
-    "doctor": "doctor:doctor", "token": "token:token",
+    "send": "send:send", "campaign": "campaign:campaign", "explain": "explain:explain",
+    "subscriber": "subscriber:subscriber", "token": "token:token", "status": "serve:status", "doctor": "doctor:doctor",
     "reload": "signals:reload", "reopen-logs": "signals:reopen_logs", "scale": "signals:scale",
     "upgrade": "signals:upgrade", "stop": "signals:stop", "sandbox": "sandbox:sandbox",
 }

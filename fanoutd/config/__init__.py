@@ -15,12 +15,14 @@ from fanoutd.config.model import (
     Metrics,
     Schedule,
     TokenQuery,
+    Window,
     Workers,
+    hooks,
 )
 from fanoutd.config.starter import STARTER, write_starter
 from fanoutd.config.values import sqlite_path
 
 __all__ = [
     "MOST_WORKERS", "STARTER", "Account", "Audience", "Config", "Daemon", "Mail", "Message", "Metrics", "Schedule",
-    "TokenQuery", "Workers", "find", "load", "show", "sqlite_path", "write_starter",
+    "TokenQuery", "Window", "Workers", "find", "hooks", "load", "show", "sqlite_path", "write_starter",
 ]

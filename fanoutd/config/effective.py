@@ -34,6 +34,9 @@ def _tables(config: Config) -> Iterator[tuple[str, Table]]:
         yield from _message(message)
     for audience in config.audiences.values():
         yield f"audience.{audience.name}", _audience(audience)
+    yield "windows", {
+        name: {"messages": each.messages, "within": _duration(each.within)} for name, each in config.windows.items()
+    }
     if config.mail:
         mail = config.mail
         yield "mail", {"smtp": masked(mail.smtp), "from": mail.sender, "to": mail.to}
@@ -88,6 +91,8 @@ def _account(account: Account) -> Table:
         "timezone": account.timezone,
         "on_unknown": account.on_unknown,
         "max_failures": account.max_failures,
+        "opt_out_reply": account.opt_out_reply,
+        "opt_in_reply": account.opt_in_reply,
     }
 
 
@@ -108,6 +113,7 @@ def _audience(audience: Audience) -> Table:
         "on_opt_out": audience.on_opt_out,
         "on_opt_in": audience.on_opt_in,
         "on_gone": audience.on_gone,
+        "exclude": audience.exclude,
     }
 
 

@@ -72,6 +72,8 @@ ACCOUNT: Fields = {
     "timezone": Field(v.timezone, "Asia/Shanghai"),
     "on_unknown": Field(v.choice("hold", "resend"), "hold"),
     "max_failures": Field(v.number(0, 1), 0.2),
+    "opt_out_reply": Field(v.reply, "已取消接收信息。回复1重新接收。"),
+    "opt_in_reply": Field(v.reply, "已重新接收信息。回复0取消接收。"),
 }
 TOKEN_QUERY: Fields = {
     "database": Field(v.database_url),
@@ -89,6 +91,15 @@ AUDIENCE: Fields = {
     "on_opt_out": Field(v.text, None),
     "on_opt_in": Field(v.text, None),
     "on_gone": Field(v.text, None),
+    "exclude": Field(v.word, None),
+}
+#: WeChat's own table since June 2023 (its pages disagree on `pay`).
+WINDOWS: Fields = {
+    "message": Field(v.window, (5, 48 * 3600.0)),
+    "menu": Field(v.window, (3, 60.0)),
+    "subscribe": Field(v.window, (3, 60.0)),
+    "scan": Field(v.window, (3, 60.0)),
+    "pay": Field(v.window, (0, 48 * 3600.0)),
 }
 MAIL: Fields = {
     "smtp": Field(v.smtp_url),
@@ -108,7 +119,7 @@ SCHEDULE: Fields = {
 #: Tables that stand once in the file, and those that stand once a name.
 SINGLE: Mapping[str, Fields] = {
     "daemon": DAEMON, "workers": WORKERS, "store": STORE, "mail": MAIL, "metrics": METRICS,
-    "schedule": SCHEDULE,
+    "schedule": SCHEDULE, "windows": WINDOWS,
 }
 NAMED: Mapping[str, Fields] = {"account": ACCOUNT, "message": MESSAGE, "audience": AUDIENCE}
 

@@ -20,6 +20,7 @@ from fanoutd.config.model import (
     Metrics,
     Schedule,
     TokenQuery,
+    Window,
     Workers,
 )
 from fanoutd.config.values import sqlite_url
@@ -78,6 +79,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         accounts=_accounts(document, environ, place),
         messages=messages,
         audiences=_audiences(document, messages, place),
+        windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
         mail=_mail(document, place),
         metrics=_metrics(document, place),
         schedule=Schedule(**_single(document, "schedule", place)),
@@ -182,7 +184,12 @@ def _audiences(
     below = place.sub("audience")
     tables = named(document.get("audience", {}), below)
     variables = {name for message in messages.values() for name in message.variables}
-    return {name: kinds.read_audience(name, raw, variables, below.sub(name)) for name, raw in tables.items()}
+    audiences = {name: kinds.read_audience(name, raw, variables, below.sub(name)) for name, raw in tables.items()}
+    for name, each in audiences.items():
+        if each.exclude is not None and (each.exclude == name or each.exclude not in audiences):
+            others = ", ".join(sorted(audiences.keys() - {name})) or "none"
+            raise below.sub(name).error("exclude", f"wants the name of another audience; there is: {others}")
+    return audiences
 
 
 def _mail(document: Mapping[str, Any], place: Place) -> Mail | None:

@@ -6,7 +6,7 @@ every repr.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -74,6 +74,8 @@ class Account:
     timezone: str
     on_unknown: str
     max_failures: float
+    opt_out_reply: str
+    opt_in_reply: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Message:
 class Audience:
     """[audience.NAME]: either a ``query`` that yields openid, or a ``source``.
 
-    ``database`` None is the store; ``params`` are the ``%(name)s`` of ``query``.
+    ``database`` None is the store; ``params`` are the ``%(name)s`` of ``query``; ``exclude`` names another audience.
     """
 
     name: str
@@ -106,7 +108,25 @@ class Audience:
     on_opt_out: str | None
     on_opt_in: str | None
     on_gone: str | None
+    exclude: str | None
     params: frozenset[str]
+
+
+#: Statements on the operator's side that a person's word or WeChat's may call for.
+HOOKS = ("on_opt_out", "on_opt_in", "on_gone")
+
+
+def hooks(audiences: Iterable[Audience]) -> frozenset[str]:
+    """Those that some audience has."""
+    return frozenset(hook for each in audiences for hook in HOOKS if getattr(each, hook) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """[windows]: how many custom messages an action of a person allows, 0 for any number, ``within`` how long."""
+
+    messages: int
+    within: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +173,7 @@ class Config:
     accounts: Mapping[str, Account]
     messages: Mapping[str, Message]
     audiences: Mapping[str, Audience]
+    windows: Mapping[str, Window]
     mail: Mail | None
     metrics: Metrics | None
     schedule: Schedule

@@ -60,6 +60,25 @@ def words(value: object) -> tuple[str, ...]:
     return tuple(word(each) for each in value)
 
 
+def reply(value: object) -> str:
+    """A text for a follower, of at most 600 characters (WeChat takes 2048 bytes); empty: none."""
+    if not isinstance(value, str):
+        raise _wants('a string, or "" for no reply', value)
+    if len(value) > 600:
+        raise ValueError("is too long: at most 600 characters")
+    return value.strip()
+
+
+def window(value: object) -> tuple[int, float]:
+    """``{ messages = 5, within = "48h" }``: how many messages (0: any number), and seconds."""
+    right = '{ messages = 5, within = "48h" }, with messages = 0 for any number'
+    if not isinstance(value, dict):
+        raise _wants(right, value)
+    if set(value) != {"messages", "within"}:
+        raise ValueError(f"wants {right}")
+    return whole(0, 1000)(value["messages"]), duration(value["within"])
+
+
 def choice(*options: str) -> Parser:
     """One of these strings."""
     right = " or ".join(f'"{option}"' for option in options)

@@ -1,10 +1,11 @@
-"""The people of a campaign, streamed: from its own list or from the operator's database."""
+"""The people of a campaign, streamed: from its own list, the operator's database or the embedded audience."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from fanoutd.errors import FanoutdError
 from fanoutd.ids import OPENID
 from fanoutd.spool import Spool
 from fanoutd.sqltext import to_sqlite
+from fanoutd.store import StoreAway, open_store, subscribers
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.values import query_values
@@ -41,7 +43,25 @@ def stream(campaign: Campaign, config: Config, spool: Spool) -> Iterator[Planned
             raise AudienceAway("its list of openids is not in this node's spool")
         check_supplied(campaign, ())
         return (Planned(openid) for openid in document["openids"])
-    return _page(_query(campaign, config), campaign)
+    if campaign.definition.get("source"):
+        return _page(_subscribers(campaign, config), campaign)
+    columns, rows = _query(campaign, config, campaign.audience or "", campaign.definition["query"])
+    check_supplied(campaign, columns)
+    return _page(_people(rows, columns, campaign), campaign)
+
+
+def excluded(campaign: Campaign, config: Config) -> Iterator[str]:
+    """The openids of the audience that this campaign's leaves out. Raises AudienceAway, NotConfigured."""
+    other = campaign.definition.get("exclude")
+    if other is None:
+        return
+    if other["source"]:
+        for page in _pages(campaign, config):
+            yield from (openid for openid, _ in page)
+        return
+    columns, rows = _query(campaign, config, other["audience"], other["query"])
+    at = _openid_at(columns)
+    yield from (str(row[at] or "") for row in rows)
 
 
 def check_supplied(campaign: Campaign, columns: Iterable[str]) -> None:
@@ -57,11 +77,39 @@ def _page(people: Iterator[Planned], campaign: Campaign) -> Iterator[Planned]:
     return people if page is None else islice(people, page * size, (page + 1) * size)
 
 
-def _query(campaign: Campaign, config: Config) -> Iterator[Planned]:
-    audience = config.audiences.get(campaign.audience or "")
+def _pages(campaign: Campaign, config: Config) -> Iterator[list[tuple[str, str | None]]]:
+    """Everyone in the embedded audience who takes messages: openid and their own variables, page by page."""
+    try:
+        db = open_store(config.store_url)
+        try:
+            yield from subscribers.audience(db, campaign.account)
+        finally:
+            db.close()
+    except StoreAway as e:
+        raise AudienceAway(str(e)) from None
+
+
+def _subscribers(campaign: Campaign, config: Config) -> Iterator[Planned]:
+    """In the order of their openids. Who lacks a variable is counted as failed; the first page tells whether all do."""
+    definition = campaign.definition
+    wanted = [name for name in definition["variables"] if name not in definition["data"]]
+    for number, page in enumerate(_pages(campaign, config)):
+        people = [(openid, json.loads(person) if person else {}) for openid, person in page]
+        if number == 0 and people:
+            check_supplied(campaign, {name for _, own in people for name in own})
+        for openid, own in people:
+            some = {name: own[name] for name in wanted if name in own}
+            yield replace(planned(openid, some), failed=len(some) < len(wanted))
+
+
+def _query(
+    campaign: Campaign, config: Config, name: str, query: str
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """The columns and the rows of an audience's query."""
+    audience = config.audiences.get(name)
     account = config.accounts.get(campaign.account)
     if audience is None or account is None:
-        gone = f"audience {campaign.audience}" if audience is None else f"account {campaign.account}"
+        gone = f"audience {name}" if audience is None else f"account {campaign.account}"
         raise NotConfigured(f"{gone} is not configured any more; put it back, reload, and resume the campaign")
     url = audience.database or config.store_url
     try:
@@ -69,28 +117,32 @@ def _query(campaign: Campaign, config: Config) -> Iterator[Planned]:
     except OperatorDatabaseAway as e:
         raise AudienceAway(f"[audience.{audience.name}] {e}") from None
     try:
-        cursor = link.execute(to_sqlite(campaign.definition["query"]), query_values(campaign, account.timezone))
+        cursor = link.execute(to_sqlite(query), query_values(campaign, account.timezone))
     except sqlite3.Error as e:
         link.close()
         raise AudienceAway(f"[audience.{audience.name}] {sqlite_path(url)}: {e}") from None
-    columns = [each[0] for each in cursor.description]
-    check_supplied(campaign, columns)
-    return _people(link, cursor, columns, campaign)
+    return [each[0] for each in cursor.description], _rows(link, cursor, name)
 
 
-def _people(
-    link: sqlite3.Connection, cursor: sqlite3.Cursor, columns: list[str], campaign: Campaign
-) -> Iterator[Planned]:
-    at = columns.index("openid") if "openid" in columns else 0
-    wanted = [(i, name) for i, name in enumerate(columns) if name in campaign.definition["variables"]]
+def _rows(link: sqlite3.Connection, cursor: sqlite3.Cursor, name: str) -> Iterator[tuple[Any, ...]]:
     try:
         while rows := cursor.fetchmany(_FETCH):
-            for row in rows:
-                yield planned(row[at], {name: row[i] for i, name in wanted})
+            yield from rows
     except sqlite3.Error as e:
-        raise AudienceAway(f"audience {campaign.audience}: {e}") from None
+        raise AudienceAway(f"audience {name}: {e}") from None
     finally:
         link.close()
+
+
+def _openid_at(columns: list[str]) -> int:
+    return columns.index("openid") if "openid" in columns else 0
+
+
+def _people(rows: Iterator[tuple[Any, ...]], columns: list[str], campaign: Campaign) -> Iterator[Planned]:
+    at = _openid_at(columns)
+    wanted = [(i, name) for i, name in enumerate(columns) if name in campaign.definition["variables"]]
+    for row in rows:
+        yield planned(row[at], {name: row[i] for i, name in wanted})
 
 
 def planned(openid: Any, own: dict[str, Any]) -> Planned:

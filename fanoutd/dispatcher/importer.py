@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from fanoutd import failpoint
-from fanoutd.config import Config
+from fanoutd.config import Audience, Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns
@@ -52,6 +52,14 @@ def _undefined(document: dict[str, Any], node: str, why: str) -> Campaign:
     )  # fmt: skip
 
 
+def _exclusion(audience: Audience | None, config: Config) -> dict[str, Any] | None:
+    """The audience whose people are left out, as it is now."""
+    if audience is None or audience.exclude is None:
+        return None
+    other = config.pick("audience", audience.exclude)
+    return {"audience": other.name, "query": other.query, "source": other.source}
+
+
 def build(document: dict[str, Any], config: Config, node: str) -> Campaign:
     """The campaign row, with the message and the query that are in force now. Raises BadInput."""
     message = config.pick("message", document["message"])
@@ -64,6 +72,8 @@ def build(document: dict[str, Any], config: Config, node: str) -> Campaign:
         "too_long": message.too_long,
         "variables": [name for name in message.variables if name in message.placeholders],
         "query": audience.query if audience else None,
+        "source": audience.source if audience else None,
+        "exclude": _exclusion(audience, config),
         "content": document["content"],
         "phone": document["phone"],
         "data": document["data"],

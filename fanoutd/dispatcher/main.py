@@ -31,6 +31,7 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
+from fanoutd.dispatcher.subscribers import Subscribers
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.errors import FanoutdError
 from fanoutd.journal import expire
@@ -90,12 +91,21 @@ class Dispatcher:
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._queries = Queries()
         self._receipts = Receipts()
+        self._subscribers = Subscribers(self._config, self._refresher)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
             "campaign.list": self._queries.list,
             "delivery.explain": self._explain,
-            "subscriber.event": self._receipts.take,
+            "subscriber.event": self._event,
+            "subscriber.reply": self._subscribers.reply,
+            "subscriber.import": self._subscribers.take_in,
+            "subscriber.list": self._subscribers.list,
+            "subscriber.get": self._subscribers.get,
+            "subscriber.forget": self._subscribers.forget,
+            "subscriber.opt_out": self._subscribers.opt_out,
+            "subscriber.opt_in": self._subscribers.opt_in,
+            "subscriber.sync": self._subscribers.sync,
             "token.get": self._token_answers.get,
             "token.refresh": self._token_answers.refresh,
         }
@@ -113,6 +123,7 @@ class Dispatcher:
         self._asks = ThreadPoolExecutor(2, "ask")
         self._jobs = ThreadPoolExecutor(3, "job")
         self._tokens = ThreadPoolExecutor(2, "token")  # each may wait for WeChat
+        self._syncs = ThreadPoolExecutor(1, "sync")
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
@@ -147,6 +158,8 @@ class Dispatcher:
             self._desk.submit(self._guarded, self._start)
         elif kind == "logs":
             follow_log(message)
+        elif kind == "ask" and message["method"] == "subscriber.sync":  # minutes: whoever stops does not wait for it
+            self._syncs.submit(self._guarded, self._answer, message)
         elif kind == "ask":
             pool = self._tokens if message["method"] == "token.refresh" else self._asks
             self._promise(pool.submit(self._guarded, self._answer, message))
@@ -418,6 +431,9 @@ class Dispatcher:
         if method == "campaign.get":
             return self._queries.get(db, found)
         return {"campaign": found.id, "state": self._order(db, method, found, params)}
+
+    def _event(self, db: Database, params: dict[str, Any]) -> Any:
+        return (self._receipts.take if params["event"] == "finish" else self._subscribers.event)(db, params)
 
     def _explain(self, db: Database, params: dict[str, Any]) -> Any:
         return {"events": explain(db, self._journals, self._node, params["openid"], params["campaign"])}

@@ -6,12 +6,13 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 from fanoutd import failpoint
 from fanoutd.config import Config
-from fanoutd.dispatcher.audience import AudienceAway, NotConfigured, Unsupplied, stream
+from fanoutd.dispatcher.audience import AudienceAway, NotConfigured, Unsupplied, excluded, stream
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, shards
+from fanoutd.store import Database, campaigns, shards, subscribers
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import wall_ms
@@ -71,7 +72,9 @@ class Planner:
         """Plan while the campaign is in one of these states. Raises _Stopped, and as ``stream`` does."""
         known = [row[0] for row in db.rows("SELECT idx FROM fanout_shard WHERE campaign = %s", campaign.id)]
         index = max(known, default=-1) + 1
-        new = unseen(stream(campaign, self._config, self._spool), _already(db, campaign) if known else ())
+        others = excluded(campaign, self._config)
+        already = chain(_already(db, campaign), others) if known else others
+        new = unseen(stream(campaign, self._config, self._spool), already)
         planned = 0
         while people := take(new, shard_size(planned)):
             planned += len(people)
@@ -92,7 +95,7 @@ class Planner:
     ) -> None:
         with db.transaction():
             _still(db, campaign.id, states)
-            shards.add(db, campaign.id, index, people)
+            shards.add(db, campaign.id, index, heeded(db, campaign, people))
             campaigns.move(db, campaign.id, "planning", "running", reason=None)
         self._released(1)
 
@@ -128,6 +131,18 @@ def unseen(people: Iterable[Planned], already: Iterable[str]) -> Iterator[Planne
                 yield person
     finally:
         scratch.close()
+
+
+def heeded(db: Database, campaign: Campaign, people: list[Planned]) -> list[Planned]:
+    """The same, those who take no messages marked. A test asks nobody's leave."""
+    known = {} if campaign.definition.get("test") else subscribers.notable(
+        db, campaign.account, [each.openid for each in people]
+    )
+    if not known:
+        return people
+    now = db.now_ms()
+    barred = {openid for openid, standing in known.items() if not standing.takes(now)}
+    return [replace(each, skipped=True) if each.openid in barred else each for each in people]
 
 
 def take(people: Iterator[Planned], size: int) -> list[Planned]:

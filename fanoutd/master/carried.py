@@ -13,7 +13,10 @@ Params = Mapping[str, Any]
 CAMPAIGN_STATES = ("scheduled", "planning", "running", "paused", "done", "cancelled", "failed")
 DELIVERY_STATES = ("pending", "sent", "failed", "skipped", "unknown")
 
-_LIST_LIMIT, _DELIVERIES_LIMIT, _MOST = 50, 1000, 1000
+_LIST_LIMIT, _DELIVERIES_LIMIT, _SUBSCRIBERS_LIMIT, _MOST = 50, 1000, 1000, 1000
+
+#: Characters of a name that a row of an import may bring.
+_LONGEST_NAME = 64
 
 
 def _get(params: Params) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def _explain(params: Params) -> dict[str, Any]:
 
 
 #: What a subscriber does or is sent: `finish` is WeChat's receipt for a template message.
-_EVENTS = ("finish",)
+_EVENTS = ("subscribe", "unsubscribe", "message", "menu", "scan", "pay", "finish")
 
 
 def _event(params: Params) -> dict[str, Any]:
@@ -103,6 +106,57 @@ def _token_refresh(params: Params) -> dict[str, Any]:
     return {"account": read.text(params, "account", 64), "force": read.flag(params, "force")}
 
 
+def _account(params: Params) -> str | None:
+    return read.text(params, "account", 64)
+
+
+def _subscriber(params: Params) -> dict[str, Any]:
+    read.only(params, ("openid", "account"))
+    return {"openid": read.openid(params.get("openid"), "openid"), "account": _account(params)}
+
+
+def _reply(params: Params) -> dict[str, Any]:
+    read.only(params, ("openid", "content", "account"))
+    return {
+        "openid": read.openid(params.get("openid"), "openid"),
+        "content": read.label(params, "content", 100_000),
+        "account": _account(params),
+    }
+
+
+def _import(params: Params) -> dict[str, Any]:
+    read.only(params, ("rows", "account"))
+    rows = params.get("rows")
+    if not isinstance(rows, list):
+        raise invalid("rows", "must be a list of objects with an openid each")
+    return {"rows": [_row(each, f"rows[{index}]") for index, each in enumerate(rows)], "account": _account(params)}
+
+
+def _row(value: Any, field: str) -> dict[str, str]:
+    """openid, and plain values under names of their own; null is a value that is not there."""
+    if not isinstance(value, dict):
+        raise invalid(field, "must be an object with an openid")
+    own = read.table({field: {name: each for name, each in value.items() if each is not None}}, field)
+    for name in own:
+        if len(name) > _LONGEST_NAME:
+            raise invalid(field, f"has a name of {len(name)} characters, at most {_LONGEST_NAME}")
+    return {**own, "openid": read.openid(value.get("openid"), f"{field}.openid")}
+
+
+def _subscribers(params: Params) -> dict[str, Any]:
+    read.only(params, ("after", "limit", "account"))
+    return {
+        "after": read.text(params, "after", 64),
+        "limit": read.whole(params, "limit", 1, _MOST, _SUBSCRIBERS_LIMIT),
+        "account": _account(params),
+    }
+
+
+def _sync(params: Params) -> dict[str, Any]:
+    read.only(params, ("account", "tag"))
+    return {"account": _account(params), "tag": read.whole(params, "tag", 0, 1 << 31, None)}
+
+
 #: method -> its parameters as the dispatcher gets them, every key there. Raises RpcError.
 CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.get": _get,
@@ -118,6 +172,14 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "subscriber.event": _event,
     "token.get": _token,
     "token.refresh": _token_refresh,
+    "subscriber.reply": _reply,
+    "subscriber.import": _import,
+    "subscriber.list": _subscribers,
+    "subscriber.get": _subscriber,
+    "subscriber.forget": _subscriber,
+    "subscriber.opt_out": _subscriber,
+    "subscriber.opt_in": _subscriber,
+    "subscriber.sync": _sync,
 }
 
 #: Those that are answered when every worker has obeyed; one that hangs is killed after hang_timeout.
@@ -125,3 +187,6 @@ ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
 
 #: Those that wait for WeChat: for one call that is under way, and for their own.
 ANSWERED_BY_WECHAT = ("token.refresh",)
+
+#: Those that take long: seconds until a client is told that they are not done yet. They go on all the same.
+LONG: Mapping[str, float] = {"subscriber.sync": 600.0}

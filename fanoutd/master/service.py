@@ -14,7 +14,7 @@ from fanoutd.config import MOST_WORKERS, Config
 from fanoutd.master import params as read
 from fanoutd.master import rpc, submission
 from fanoutd.master.asks import PATIENCE, Asks
-from fanoutd.master.carried import ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED
+from fanoutd.master.carried import ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED, LONG
 from fanoutd.master.clients import BatchWork, Client, Oversize
 from fanoutd.master.loglimit import LogLimit
 from fanoutd.master.refusals import Refusals
@@ -218,7 +218,7 @@ class Service:
 
     def _carry(self, call: Call) -> None:
         method = call.request.method
-        patience = PATIENCE
+        patience = LONG.get(method, PATIENCE)
         if method in ANSWERED_BY_WORKERS:
             patience += self._config.workers.hang_timeout
         if method in ANSWERED_BY_WECHAT:

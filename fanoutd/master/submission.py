@@ -107,10 +107,9 @@ def _audience(params: Params, config: Config) -> Audience:
         raise invalid("openids", "must be given: no audience is configured")
     with _refusing("audience"):
         audience = config.pick("audience", read.text(params, "audience", _LONGEST_LABEL))
-    if audience.source is not None:
-        raise invalid("audience", f"{audience.name!r} names a source, which is not in this version yet")
-    if (audience.database or config.store_url).startswith("mysql:"):
-        raise invalid("audience", f"{audience.name!r} is in MySQL, which is not in this version yet")
+    for each in (audience, config.audiences.get(audience.exclude or "")):
+        if each and (each.database or config.store_url).startswith("mysql:"):
+            raise invalid("audience", f"{each.name!r} is in MySQL, which is not in this version yet")
     return audience
 
 

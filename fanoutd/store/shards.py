@@ -58,6 +58,10 @@ class Person:
     """Their own variables as JSON text, or None."""
     attempt: int = 0
     """The fencing token under which ``progress`` was written down, 0 for never."""
+    skip_custom: bool = False
+    """Their window is known to be shut: begin with the channel after it."""
+    counted: bool = False
+    """A custom message takes one from their window."""
 
 
 _PERSON = (
@@ -75,19 +79,28 @@ class Planned:
     person: str | None = None
     failed: bool = False
     """Nothing can be sent to this openid; it is counted all the same."""
+    skipped: bool = False
+    """Takes no messages."""
+
+    @property
+    def state(self) -> State:
+        return State.FAILED if self.failed else State.SKIPPED if self.skipped else State.PENDING
 
 
 def add(db: Database, campaign: str, idx: int, people: Sequence[Planned]) -> int:
     """Put the people into a new shard, ready to be leased; its number."""
-    failed = sum(p.failed for p in people)
+    states = Counter(p.state for p in people)
+    failed = states[State.FAILED]
     shard = db.insert(
-        "INSERT INTO fanout_shard (campaign, idx, size, pending, failed, errors) VALUES (%s, %s, %s, %s, %s, %s)",
-        campaign, idx, len(people), len(people) - failed, failed, json.dumps({"render": failed} if failed else {}),
+        "INSERT INTO fanout_shard (campaign, idx, size, pending, failed, skipped, errors) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        campaign, idx, len(people), states[State.PENDING], failed, states[State.SKIPPED],
+        json.dumps({"render": failed} if failed else {}),
     )  # fmt: skip
     db.insert_many(
         "INSERT INTO fanout_delivery (shard, pos, openid, person, state, errcode) VALUES (%s, %s, %s, %s, %s, %s)",
         [
-            (shard, pos, p.openid, p.person, State.FAILED if p.failed else State.PENDING, RENDER if p.failed else None)
+            (shard, pos, p.openid, p.person, p.state, RENDER if p.failed else None)
             for pos, p in enumerate(people)
         ],
     )

@@ -72,6 +72,9 @@ class Job:
     @property
     def channel(self) -> int:
         """The channel to call next."""
+        first, *others = self.message.channels
+        if self.person.skip_custom and self.progress.channel is None and channel_name(first) == "custom" and others:
+            return others[0]
         return next_channel(self.progress, self.message.channels)
 
 

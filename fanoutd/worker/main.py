@@ -18,6 +18,7 @@ from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
 from fanoutd.bucket import Bucket, bucket_path, now
 from fanoutd.child import READY, Child
+from fanoutd.config import hooks
 from fanoutd.journal import Journal
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
@@ -36,6 +37,7 @@ from fanoutd.outcome import (
     unanswered,
 )
 from fanoutd.process import die_with_parent, set_title
+from fanoutd.standing import LESSONS
 from fanoutd.store.campaigns import Campaign
 from fanoutd.values import message_values
 from fanoutd.worker.fatigue import Fatigue
@@ -180,7 +182,8 @@ class Worker:
             name = f"w{c.slot}-{os.getpid()}-{os.urandom(4).hex()}"
             journals = c.config.daemon.state_dir / "journals"
             try:
-                self._recorder = Recorder(c.config.store_url, journals, c.node, name, self._concurrency)
+                self._recorder = Recorder(c.config.store_url, journals, c.node, name, self._concurrency,
+                                          hooks(c.config.audiences.values()))  # fmt: skip
             except OSError as e:
                 log.error("no journal can be begun: %s; nothing is sent until the disk has room", e.strerror)
                 return
@@ -403,6 +406,7 @@ class Worker:
         failpoint.reach("after_reply")
         self._recorder_on().journal.answer(job.attempt, channel, job.who, answer.errcode, answer.msgid)
         failpoint.reach("after_R")
+        self._learn(job, channel, answer.errcode)
         last = channel == job.message.channels[-1]
         job.progress, verdict = answered(job.progress, channel, answer.errcode, answer.msgid, last)
         if job.progress.state not in OPEN:
@@ -413,6 +417,12 @@ class Worker:
             self._later(lane, job, at)
         else:
             self._account_refused(lane, job, fingerprint, verdict, answer)
+
+    def _learn(self, job: Job, channel: int, errcode: int) -> None:
+        """What the answer says about the person, whatever becomes of the message."""
+        counted = errcode == 0 and job.person.counted and channel_name(channel) == "custom"
+        if counted or errcode in LESSONS:
+            self._recorder_on().learn(job.hold.campaign.account, job.person.openid, errcode)
 
     def _account_refused(
         self, lane: Lane, job: Job, fingerprint: str, verdict: Verdict, answer: Answer

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -20,9 +20,10 @@ from fanoutd import failpoint
 from fanoutd.bucket import now
 from fanoutd.journal import Journal
 from fanoutd.outcome import Progress
-from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
+from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, subscribers, tokens
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import LEASE_MS, Lease, Person
+from fanoutd.worker.sift import sift
 
 #: How long outcomes wait for company before they are written, in seconds.
 INTERVAL = 0.25
@@ -36,6 +37,9 @@ _RETRY = (0.05, 2.0)
 
 #: Records that one person may need in one lease: two for each try on each channel, and some for tokens.
 _RECORDS_PER_PERSON = 24
+
+#: People whom one round looks at in order to skip them; then others get the store.
+_SKIPPED_AT_ONCE = 2000
 
 #: Seconds between two looks at how far the campaigns in hand are.
 _LOOK_AGAIN = 2.0
@@ -128,6 +132,7 @@ class _Round:
 
     errands: list[tuple[str, ...]]
     results: list[tuple[Hold, int, Progress]]
+    learnt: list[tuple[str, str, int]]
     closed: Counter[Hold]
     """People of each shard of whom nothing more is open after it."""
     asked: int
@@ -135,6 +140,8 @@ class _Round:
     """CLOCK_BOOTTIME before it began: leases are measured from here."""
     full: bool = False
     """People were asked for, but two windows are open."""
+    skipped: int = 0
+    """Claimed only to find that they take no messages."""
     freed: list[Hold] = field(default_factory=list)
     renewed: list[Hold] = field(default_factory=list)
     lost: list[Hold] = field(default_factory=list)
@@ -150,16 +157,19 @@ class _Round:
 class Recorder:
     """Methods are called by the sending side; everything with an underscore runs in the thread."""
 
-    def __init__(self, store_url: str, journals: Path, node: str, name: str, concurrency: int) -> None:
+    def __init__(self, store_url: str, journals: Path, node: str, name: str, concurrency: int,
+                 hooks: Collection[str] = ()) -> None:  # fmt: skip
         self.inbox: deque[Word] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._url, self._journals, self._node, self._name = store_url, journals, node, name
         self._concurrency = concurrency
+        self._hooks = hooks  # the statements that some audience has
         self._serial = 0
         self.journal = self._new_journal()
         self._changed = threading.Condition()
         self._results: list[tuple[Hold, int, Progress]] = []
         self._unchanged: list[Hold] = []
+        self._learnt: list[tuple[str, str, int]] = []  # account, openid, errcode; 0: one less in their window
         self._errands: list[tuple[str, ...]] = []
         self._asked = self._served = 0
         self._full = False  # two windows are open: people asked for must wait for records
@@ -184,6 +194,13 @@ class Recorder:
     def put(self, hold: Hold, pos: int, progress: Progress) -> None:
         """The outcome of a claimed person; pending: handed back with what was learnt."""
         self._results.append((hold, pos, progress))
+
+    def learn(self, account: str, openid: str, errcode: int) -> None:
+        """An answer that says something about the person; before their outcome is put, for it is written with that.
+
+        0: a custom message has gone through that their window counts.
+        """
+        self._learnt.append((account, openid, errcode))
 
     def put_back(self, hold: Hold) -> None:
         """A claimed person of whom there is nothing new to say."""
@@ -271,16 +288,19 @@ class Recorder:
         count, count_back = len(self._results), len(self._unchanged)
         results, back = self._results[:count], self._unchanged[:count_back]
         del self._results[:count], self._unchanged[:count_back]
+        count_learnt = len(self._learnt)
+        learnt = self._learnt[:count_learnt]
+        del self._learnt[:count_learnt]
         closed = Counter(hold for hold, _, _ in results)
         closed.update(back)
-        return _Round(errands, results, closed, asked, now())
+        return _Round(errands, results, learnt, closed, asked, now())
 
     def _idle(self, work: _Round) -> bool:
         """Nothing to write and nothing to ask the store for."""
         asked = work.asked > self._served and not self._ending
         aged = any(work.at - h.renewed > _RENEW_AFTER for h in self._holds)
         over = any(self._over(h, work) for h in self._holds)
-        return not (work.errands or work.closed or asked or aged or over)
+        return not (work.errands or work.closed or work.learnt or asked or aged or over)
 
     def _over(self, hold: Hold, work: _Round) -> bool:
         """Nobody of this shard is open after this round, and nobody more will be claimed from it."""
@@ -289,10 +309,12 @@ class Recorder:
     def _commit(self, db: Database, work: _Round) -> None:
         """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
+        work.skipped = 0
         with db.transaction():
             for errand in work.errands:
                 self._run_errand(db, errand, work)
             self._record(db, work)
+            self._learn(db, work)
             self._look_at_shares(db, work.at)
             work.freed = [h for h in self._holds if self._over(h, work)]
             for hold in work.freed:
@@ -315,6 +337,12 @@ class Recorder:
                 work.lost.append(hold)
             else:
                 shards.record(db, hold.lease.shard, hold.lease.token, results)
+
+    def _learn(self, db: Database, work: _Round) -> None:
+        for account in {account for account, _, _ in work.learnt}:
+            answers = [(openid, errcode) for of, openid, errcode in work.learnt if of == account]
+            subscribers.use(db, account, [openid for openid, errcode in answers if errcode == 0])
+            subscribers.learn(db, account, {openid: errcode for openid, errcode in answers if errcode}, self._hooks)
 
     def _look_at_shares(self, db: Database, at: float) -> None:
         if at - self._looked >= _LOOK_AGAIN:
@@ -346,7 +374,7 @@ class Recorder:
         for hold in self._holds:
             if room > 0 and not hold.exhausted and not work.gone(hold):
                 room -= self._claim_from(db, hold, room, work)
-        while room > 0 and self.journal.size < _LARGE_JOURNAL:
+        while room > 0 and self.journal.size < _LARGE_JOURNAL and work.skipped < _SKIPPED_AT_ONCE:
             lease = shards.lease(db, f"{self._node}/{self.journal.name}")
             campaign = campaigns.get(db, lease.campaign) if lease else None
             if lease is None or campaign is None:
@@ -355,13 +383,22 @@ class Recorder:
             room -= self._claim_from(db, Hold(lease, campaign, 0.0, 0.0), room, work)
 
     def _claim_from(self, db: Database, hold: Hold, room: int, work: _Round) -> int:
-        people = shards.claim(db, hold.lease, room)
-        if people is None:
-            work.lost.append(hold)
-            return 0
+        """Up to ``room`` people to send to; those who take no messages any more are skipped on the way."""
+        kept: list[Person] = []
+        last = False
+        while not last and len(kept) < room:
+            wanted = room - len(kept)
+            people = shards.claim(db, hold.lease, wanted)
+            if people is None:
+                work.lost.append(hold)
+                return 0
+            last = len(people) < wanted
+            those = sift(db, hold.campaign, hold.lease, people)
+            work.skipped += len(people) - len(those)
+            kept += those
         work.renewed.append(hold)
-        work.claimed.append(Claimed(hold, people, last=len(people) < room))
-        return len(people)
+        work.claimed.append(Claimed(hold, kept, last))
+        return len(kept)
 
     def _apply(self, work: _Round) -> None:
         """After the commit: what is true in the store becomes true here, and the sending side hears of it."""
@@ -403,7 +440,7 @@ class Recorder:
             if work.no_room is not None:
                 self._tell(NoRoom(work.asked, work.no_room))
                 self._served = work.asked
-            elif not work.full:
+            elif not work.full and (any(c.people for c in work.claimed) or work.skipped < _SKIPPED_AT_ONCE):
                 self._served = work.asked
                 if not any(c.people for c in work.claimed):
                     self._tell(Dry(work.asked))

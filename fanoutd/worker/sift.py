@@ -1,0 +1,47 @@
+"""Claimed people whose word has changed since they were planned: skipped in the transaction that claims them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fanoutd.outcome import Progress, State
+from fanoutd.standing import Standing, Turn, turn
+from fanoutd.store import Database, shards, subscribers
+from fanoutd.store.campaigns import Campaign
+from fanoutd.store.shards import Lease, Person, Result
+
+
+def sift(db: Database, campaign: Campaign, held: Lease, people: list[Person]) -> list[Person]:
+    """Those to send to; the others are recorded as skipped.
+
+    Who is sent to again because no answer was seen is never skipped: WeChat may have taken the first call. A test
+    asks nobody's leave.
+    """
+    fresh = [person.openid for person in people if person.progress.state is State.PENDING]
+    known = {} if campaign.definition.get("test") else subscribers.notable(db, campaign.account, fresh)
+    if not known:
+        return people
+    now, channels = db.now_ms(), tuple(campaign.definition["channels"])
+    kept: list[Person] = []
+    skipped: list[Result] = []
+    for person in people:
+        standing = known.get(person.openid)
+        if standing is None or person.progress.state is not State.PENDING:
+            kept.append(person)
+        elif (verdict := turn(standing, now, _again(person.progress), channels)) is Turn.SKIP:
+            skipped.append((person.pos, replace(person.progress, state=State.SKIPPED, channel=None, errcode=None)))
+        else:
+            kept.append(_noted(person, standing, verdict, now))
+    if skipped:
+        shards.record(db, held.shard, held.token, skipped)
+    return kept
+
+
+def _again(progress: Progress) -> bool:
+    """An operator has had them reopened: called before, and on no channel since."""
+    return progress.attempts > 0 and progress.channel is None
+
+
+def _noted(person: Person, standing: Standing, verdict: Turn, now: int) -> Person:
+    counted = standing.open(now) and standing.window_left is not None
+    return replace(person, skip_custom=verdict is Turn.WITHOUT_CUSTOM, counted=counted)
