@@ -35,7 +35,7 @@ _MARGIN = 5.0
 _RETRY = (0.05, 2.0)
 
 #: Records that one person may need in one lease: two for each try on each channel, and some for tokens.
-_RECORDS_PER_PERSON = 24
+_RECORDS_PER_PERSON = 36
 
 #: Seconds between two looks at how far the campaigns in hand are.
 _LOOK_AGAIN = 2.0
