@@ -30,6 +30,7 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
+from fanoutd.dispatcher.templates import Templates
 from fanoutd.errors import FanoutdError
 from fanoutd.journal import expire
 from fanoutd.lines import LineBuffer, encode
@@ -85,6 +86,7 @@ class Dispatcher:
         self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
         self._planner = Planner(self._config, self._spool, self._work)
         self._refresher = Refresher(self._config, self._token)
+        self._templates = Templates(self._config.accounts, self._refresher.check)
         self._queries = Queries()
         self._receipts = Receipts()
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
@@ -104,6 +106,7 @@ class Dispatcher:
         self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
         self._desk = ThreadPoolExecutor(1, "desk")
+        self._checks = ThreadPoolExecutor(4, "check")  # WeChat may be slow to answer: no plan waits behind it
         self._plans = ThreadPoolExecutor(2, "plan")
         self._asks = ThreadPoolExecutor(2, "ask")
         self._jobs = ThreadPoolExecutor(3, "job")
@@ -309,6 +312,17 @@ class Dispatcher:
             self._later[campaign.id] = campaign.send_at or 0
         elif campaign.id not in self._planning:
             self._planning.add(campaign.id)
+            self._checks.submit(self._guarded, self._check, campaign)
+
+    def _check(self, campaign: Campaign) -> None:
+        """Nobody is planned who would be sent what does not fit its template."""
+        objected = True
+        try:
+            objected = campaign.state != "running" and self._templates.stop(self._db(), campaign)
+        finally:
+            if objected:
+                self._planning.discard(campaign.id)
+        if not objected:
             self._plans.submit(self._guarded, self._plan, campaign)
 
     def _plan(self, campaign: Campaign) -> None:
