@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,19 @@ def test_every_msgtype_is_taken_and_sent_as_it_is_written(tmp_path: Path, msgtyp
     assert [line for line in config.warnings if "mini programs" in line] == list(config.warnings)
     assert bool(config.warnings) == (msgtype == "link")
     assert tomllib.loads(show(config))["message"]["m"]["custom"] == body
+
+
+def test_the_example_in_etc_has_a_good_body_of_each(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "etc" / "fanoutd.toml").read_text(encoding="utf-8")
+    written = dict(re.findall(r'^# msgtype = "(\w+)".*\n((?:# .*\n)+)', text, re.MULTILINE))
+    assert set(written) == set(KINDS) - {"text"}
+    for msgtype, body in written.items():
+        config = loaded(tmp_path, custom(msgtype, re.sub("^# ", "", body, flags=re.MULTILINE)))
+        assert set(config.messages["m"].bodies["custom"]) == {"msgtype", msgtype}
+    found = re.search(r"^# \[message\.supply\.subscribe\]\n((?:# .*\n)+)", text, re.MULTILINE)
+    assert found
+    config = loaded(tmp_path, f"[message.m.subscribe]\n{re.sub('^# ', '', found[1], flags=re.MULTILINE)}")
+    assert set(config.messages["m"].bodies["subscribe"]) == {"template_id", "page", "miniprogram", "data"}
 
 
 @pytest.mark.parametrize(("msgtype", "body", "words"), [
