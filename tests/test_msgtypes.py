@@ -240,7 +240,8 @@ def test_what_wechat_would_refuse_of_everybody_is_refused_at_once(
 
 @pytest.mark.parametrize("params", [
     {}, {"phone": "+86 (571) 8888-8888"[:17]}, {"phone": "13800000000/13900000000"}, {"content": "供" * 600},
-    {"data": {"tree": "香樟"}}, {"data": {"tree": "香樟", "city": "杭" * 40}}, {"message": "plain", "phone": "1"},
+    {"send_at": "9999-12-31T23:59:59+00:00"}, {"data": {"tree": "香樟"}},
+    {"data": {"tree": "香樟", "city": "杭" * 40}}, {"message": "plain", "phone": "1"},
 ])
 def test_what_wechat_takes_of_somebody_is_taken(tmp_path: Path, params: dict[str, Any]) -> None:
     assert submitted(tmp_path, **params)["message"] == params.get("message", "m")

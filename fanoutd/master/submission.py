@@ -26,6 +26,8 @@ LATER = ("test", "upload", "dry_run")
 PAGE_SIZE = 500
 _LONGEST_CONTENT = 100_000
 _LONGEST_LABEL = 200
+#: Milliseconds since 1970 of 9999-12-30T00:00Z: after it some timezones have no date any more.
+_LAST_NOW = 253_402_128_000_000
 
 
 def from_bare(params: Params) -> Params:
@@ -145,7 +147,7 @@ def _values(document: Mapping[str, Any], timezone: str) -> dict[str, str]:
     """As message_values gives them to the worker, the campaign beginning as soon as it may."""
     data: dict[str, str] = document["data"]
     own: dict[str, str] = {name: document[name] or "" for name in ("content", "phone", "campaign", "reference")}
-    begins = max(document["at"], document["send_at"] or 0)
+    begins = min(max(document["at"], document["send_at"] or 0), _LAST_NOW)
     return data | own | {"now": times.message_now(begins, timezone)}
 
 
