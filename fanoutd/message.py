@@ -9,37 +9,41 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
+from fanoutd import keywords
 from fanoutd.errors import BadInput
+from fanoutd.keywords import Empty, Misfit
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 
-#: Longest value of a template keyword in characters, by the letters of its key ("thing1" is a thing).
-#: Source: WeChat's page on sending template messages and the one on subscription messages. Types
-#: that a cut would turn into another value (amount, time, date) are left to WeChat's judgement.
-_LIMITS = {
-    "thing": 20, "number": 32, "letter": 32, "symbol": 5, "character_string": 32, "phone_number": 17,
-    "car_number": 8, "name": 10, "phrase": 5, "const": 20,
-}
-#: A name without Chinese may be longer; a mixed one counts as Chinese.
-_LATIN_NAME = 20
+#: Bytes of a custom text message. Source: error 45002; WeChat publishes no figure, this one was measured by users.
+TEXT_BYTES = 2048
 
-#: Template values bear no line breaks or control characters.
-_BREAKS = re.compile("\r\n|[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_ELLIPSIS = "…"
 #: Characters that JSON can only write as \uXXXX; they are sent as blanks.
 _NEEDS_ESCAPE = {code: " " for code in range(32) if chr(code) not in "\b\f\n\r\t"}
+
+#: Channels whose bodies have ``data`` of keywords, and what their links are called.
+_WITH_KEYWORDS = ("template", "subscribe")
+_LINKS = ("url", "page")
 
 #: The keys that lead to a value of a body.
 Keys = tuple[str, ...]
 
 
 class RenderError(BadInput):
-    """A message that cannot be rendered; names the field, and the placeholder if it is about one."""
+    """A message that cannot be rendered.
+
+    ``path`` leads to the field, ``names`` are the placeholders in it; ``empty``: it fails for want of a value.
+    """
+
+    def __init__(self, path: Keys, words: str, names: tuple[str, ...] = (), empty: bool = False) -> None:
+        super().__init__(f"{'.'.join(path)}: {words}")
+        self.path, self.words, self.names, self.empty = path, words, names, empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +91,17 @@ def placeholders(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(each.text for text in texts for each in parse(text) if isinstance(each, Name))
 
 
-def _limit(path: Keys, text: str) -> int | None:
-    kind = path[1].rstrip("0123456789")
-    return _LATIN_NAME if kind == "name" and text.isascii() else _LIMITS.get(kind)
-
-
-def _cut(text: str, path: Keys) -> str:
-    text = _BREAKS.sub(" ", text)
-    limit = _limit(path, text)
-    return text if limit is None or len(text) <= limit else text[: limit - 1] + _ELLIPSIS
-
-
-def _refuse(text: str, path: Keys) -> str:
-    limit = _limit(path, text)
-    if limit is not None and len(text) > limit:
-        raise RenderError(f"{'.'.join(path)}: {len(text)} characters, WeChat takes {limit}; shorten the text")
-    if _BREAKS.search(text):
-        raise RenderError(f"{'.'.join(path)}: has a line break or control character, which WeChat refuses")
+def _text(text: str) -> str:
+    """The text of a custom message, which WeChat counts in bytes of UTF-8."""
+    size = len(text.encode("utf-8", "replace"))
+    if size > TEXT_BYTES:
+        raise Misfit(f"{size} bytes ({len(text)} characters), WeChat takes {TEXT_BYTES} bytes; shorten the text")
+    if not text:
+        raise Empty("is empty, which WeChat refuses")
     return text
 
 
-def _as_is(text: str, _path: Keys) -> str:
+def _as_is(text: str) -> str:
     return text
 
 
@@ -120,27 +114,57 @@ def _dump(value: Any) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """A text that differs from person to person."""
+    """A text that differs from person to person. ``lead`` goes before it; optional ones are left out when empty."""
 
     fragments: Fragments
     path: Keys
-    too_long: str
+    names: tuple[str, ...]
+    fit: Callable[[str], str]
+    lead: bytes = b""
+    optional: bool = False
 
     def fill(self, person: Mapping[str, str]) -> bytes:
         text = "".join(
             each if isinstance(each, str) else _value(each.text, person, self.path) for each in self.fragments
         )
-        return _dump(_FIT[self.too_long](text, self.path))
+        try:
+            text = self.fit(text)
+        except Misfit as e:
+            raise RenderError(self.path, str(e), self.names, isinstance(e, Empty)) from None
+        return b"" if self.optional and not text else self.lead + _dump(text)
 
 
-_FIT = {"cut": _cut, "fail": _refuse, "": _as_is}
+@dataclass(frozen=True, slots=True)
+class _Never:
+    """In place of a body that fits nobody."""
+
+    path: Keys
+    words: str
+
+    def fill(self, _person: Mapping[str, str]) -> bytes:
+        raise RenderError(self.path, self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Parts of which none is sent when the first is empty."""
+
+    first: _Slot
+    rest: tuple[bytes | _Slot, ...]
+
+    def fill(self, person: Mapping[str, str]) -> bytes:
+        first = self.first.fill(person)
+        return first and first + b"".join(each if isinstance(each, bytes) else each.fill(person) for each in self.rest)
+
+
+_Part = bytes | _Slot | _Never | _Group
 
 
 def _value(name: str, values: Mapping[str, str], path: Keys) -> str:
     try:
         return values[name]
     except KeyError:
-        raise RenderError(f"{'.'.join(path)}: nothing is given for {{{name}}}") from None
+        raise RenderError(path, f"nothing is given for {{{name}}}", (name,)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +172,7 @@ class Body:
     """A message of one channel, ready but for the person. Made by compile_body."""
 
     channel: str
-    _parts: tuple[bytes | _Slot, ...]
+    _parts: tuple[_Part, ...]
 
     def render(
         self, openid: str, person: Mapping[str, str] | None = None, client_msg_id: str | None = None
@@ -180,7 +204,30 @@ class _Compiler:
     channel: str
     too_long: str
 
-    def pieces(self, value: Any, path: Keys) -> Iterator[bytes | _Slot]:
+    def members(self, body: Mapping[str, Any]) -> Iterator[_Part]:
+        """The body's keys and values, each after a comma. WeChat wants no empty links: those are left out."""
+        for key, value in body.items():
+            lead = b"," + _dump(key) + b":"
+            if key in _LINKS and self.channel in _WITH_KEYWORDS and isinstance(value, str):
+                yield self.text(value, (key,), lead, optional=True)
+            elif key == "miniprogram" and isinstance(value, Mapping):
+                yield from self.miniprogram(value, lead)
+            else:
+                yield lead
+                yield from self.pieces(value, (key,))
+
+    def miniprogram(self, value: Mapping[str, Any], lead: bytes) -> Iterator[_Part]:
+        """Without an appid it says nothing."""
+        appid = self.text(str(value.get("appid", "")), ("miniprogram", "appid"), lead + b'{"appid":', optional=True)
+        page = self.text(
+            str(value.get("pagepath", "")), ("miniprogram", "pagepath"), b',"pagepath":', optional=True
+        )
+        if not isinstance(appid, bytes):
+            yield _Group(appid, (page, b"}"))
+        elif appid:
+            yield from (appid, page, b"}")
+
+    def pieces(self, value: Any, path: Keys) -> Iterator[_Part]:
         """The value as JSON, in pieces."""
         if isinstance(value, Mapping):
             yield b"{"
@@ -197,26 +244,35 @@ class _Compiler:
         else:
             yield self.text(value, path) if isinstance(value, str) else _dump(value)
 
-    def text(self, text: str, path: Keys) -> bytes | _Slot:
+    def text(self, text: str, path: Keys, lead: bytes = b"", optional: bool = False) -> bytes | _Slot:
         """A string: bytes, unless it holds a name that stays open."""
+        parsed = _parsed(text, path)
         fragments: Fragments = tuple(
             each if isinstance(each, str) or each.text in self.per_person
             else _value(each.text, self.values, path)
-            for each in _parsed(text, path)
+            for each in parsed
         )
-        slot = _Slot(fragments, path, self.too_long if self.is_keyword(path) else "")
-        return slot if any(isinstance(each, Name) for each in fragments) else slot.fill({})
+        names = tuple(each.text for each in parsed if isinstance(each, Name))
+        slot = _Slot(fragments, path, names, self.fit(path), lead, optional)
+        if not any(isinstance(each, Name) for each in fragments):
+            return slot.fill({})
+        known = "".join(each for each in fragments if isinstance(each, str))
+        if slot.fit is _text and known:  # with the rest it can only get longer
+            replace(slot, fragments=(known,)).fill({})
+        return slot
 
-    def is_keyword(self, path: Keys) -> bool:
-        """Whether WeChat's rules for template values hold here: data.KEY.value."""
-        return self.channel == "template" and len(path) == 3 and path[0] == "data" and path[2] == "value"
+    def fit(self, path: Keys) -> Callable[[str], str]:
+        """WeChat's rule for the value at this place."""
+        if self.channel in _WITH_KEYWORDS and len(path) == 3 and path[0] == "data" and path[2] == "value":
+            return partial(keywords.fit, path[1], cut=self.too_long == "cut")
+        return _text if self.channel == "custom" and path == ("text", "content") else _as_is
 
 
 def _parsed(text: str, path: Keys) -> Fragments:
     try:
         return parse(text)
     except ValueError as e:
-        raise RenderError(f"{'.'.join(path)}: {e}") from None
+        raise RenderError(path, str(e)) from None
 
 
 def compile_body(
@@ -230,18 +286,38 @@ def compile_body(
     """The body with ``values`` filled in; names in ``per_person`` stay open until render.
 
     ``body`` is WeChat's own, less touser. With ``too_long`` "cut" a template value over its type's
-    limit ends in "…" and its line breaks become blanks; with "fail" both raise RenderError, as does
-    a name that is in neither ``values`` nor ``per_person``.
+    limit ends in "…" and its line breaks become blanks; with "fail" both raise RenderError. So do, always,
+    characters that its type does not have, a custom text that is empty or too long, and a name that is in
+    neither ``values`` nor ``per_person``. Empty links (``url``, ``page``, ``miniprogram``) are left out.
     """
     compiler = _Compiler(values, frozenset(per_person), channel, too_long)
-    pieces: list[bytes | _Slot] = []
-    for key, value in body.items():
-        pieces.append(b"," + _dump(key) + b":")
-        pieces.extend(compiler.pieces(value, (key,)))
-    return Body(channel, tuple(_joined([*pieces, b"}"])))
+    return Body(channel, tuple(_joined([*compiler.members(body), b"}"])))
 
 
-def _joined(pieces: list[bytes | _Slot]) -> Iterator[bytes | _Slot]:
+def problems(
+    body: Mapping[str, Any],
+    values: Mapping[str, str],
+    per_person: Collection[str] = (),
+    *,
+    channel: str,
+    too_long: str = "cut",
+) -> Iterator[RenderError]:
+    """Everything for which compile_body would refuse the body, field by field."""
+    compiler = _Compiler(values, frozenset(per_person), channel, too_long)
+    for path, value in leaves(body):
+        if isinstance(value, str):
+            try:
+                compiler.text(value, path)
+            except RenderError as e:
+                yield e
+
+
+def broken_body(channel: str, why: RenderError) -> Body:
+    """In place of one that compile_body refuses: it raises RenderError for everybody."""
+    return Body(channel, (_Never(why.path, why.words),))
+
+
+def _joined(pieces: list[_Part]) -> Iterator[_Part]:
     """Neighbouring bytes become one."""
     for fixed, run in groupby(pieces, key=lambda piece: isinstance(piece, bytes)):
         if fixed:

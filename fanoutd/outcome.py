@@ -302,14 +302,14 @@ def repeatable(progress: Progress, now: int, at_any_risk: bool) -> bool:
     """
     if not progress.doubtful or progress.tries >= MAX_TRIES:
         return False
-    if channel_name(progress.channel) == "custom":
+    if channel_name(progress.channel) != "template":
         return at_any_risk
     return progress.since is not None and 0 <= now - progress.since < KEY_LIFE_MS
 
 
 def overdue(progress: Progress, now: int) -> bool:
     """Its key protects it no longer: what was to be sent again is not, any more."""
-    limited = progress.doubtful and progress.since is not None and channel_name(progress.channel) != "custom"
+    limited = progress.doubtful and progress.since is not None and channel_name(progress.channel) == "template"
     return limited and progress.since is not None and not 0 <= now - progress.since < KEY_LIFE_MS
 
 

@@ -320,7 +320,7 @@ def test_a_wrong_account_is_named(refused: Refused, text: str, words: str) -> No
         ("[message.m]", "[message.m] channels: wants each channel once, at least one"),
         ('[message.m]\nchannels = ["sms"]', '[message.m] channels: unknown channel "sms"; there are:'),
         ('[message.m]\nchannels = ["custom"]', "[message.m] channels: custom has no body; write it as"),
-        ("[message.m.sms]\nx = 1", "[message.m] sms: unknown channel; there are: custom, template"),
+        ("[message.m.sms]\nx = 1", "[message.m] sms: unknown channel; there are: custom, subscribe, template"),
         ("[message.m.custm]\nx = 1", '[message.m] custm: unknown channel; did you mean "custom"?'),
         ('[message.m]\ncustom = "hello"', "[message.m.custom]: wants a table"),
         ('[message.m]\nchanels = ["custom"]', '[message.m] chanels: unknown key; did you mean "channels"?'),

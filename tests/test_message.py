@@ -138,16 +138,13 @@ def test_a_lone_surrogate_becomes_a_question_mark() -> None:
     assert sent({"text": "{content}"}, {"content": "a\ud800b"})["text"] == "a?b"
 
 
-@pytest.mark.parametrize(
-    ("key", "limit"),
-    [
-        ("thing1", 20), ("number2", 32), ("letter3", 32), ("symbol4", 5), ("character_string10", 32),
-        ("phone_number2", 17), ("car_number1", 8), ("phrase1", 5), ("const7", 20), ("name1", 20),
-    ],
-)
-def test_a_keyword_over_its_limit_ends_in_an_ellipsis(key: str, limit: int) -> None:
-    assert keyword(key, "x" * limit) == "x" * limit
-    assert keyword(key, "x" * (limit + 1)) == "x" * (limit - 1) + "…"
+@pytest.mark.parametrize(("key", "limit", "ending"), [
+    ("thing1", 20, "…"), ("character_string10", 32, "..."), ("phone_number2", 17, "..."), ("const7", 20, "…"),
+    ("name1", 20, "…"),
+])
+def test_a_keyword_over_its_limit_ends_in_an_ellipsis(key: str, limit: int, ending: str) -> None:
+    assert keyword(key, "1" * limit) == "1" * limit
+    assert keyword(key, "1" * (limit + 1)) == "1" * (limit - len(ending)) + ending
 
 
 def test_a_name_with_chinese_in_it_is_shorter() -> None:
@@ -155,7 +152,26 @@ def test_a_name_with_chinese_in_it_is_shorter() -> None:
     assert keyword("name1", "x" * 10 + "王") == "x" * 9 + "…"
 
 
-@pytest.mark.parametrize("key", ["time3", "date1", "amount2", "keyword1", "first"])
+@pytest.mark.parametrize(("key", "text", "words"), [
+    ("phone_number2", "转8", "17 digits and symbols"), ("phrase1", "ok", "5 Chinese characters"),
+    ("number2", "1" * 33, "33 characters, WeChat takes 32"), ("thing1", "", "is empty"),
+])
+@pytest.mark.parametrize("too_long", ["cut", "fail"])
+@pytest.mark.parametrize("channel", ["template", "subscribe"])
+def test_a_keyword_that_a_cut_cannot_mend_is_named(
+    key: str, text: str, words: str, too_long: str, channel: str
+) -> None:
+    body = {"template_id": "T", "data": {key: {"value": "{content}"}}}
+    with pytest.raises(RenderError, match=rf"^data\.{key}\.value: .*{words}") as error:
+        compile_body(body, {"content": text}, channel=channel, too_long=too_long)
+    assert (error.value.path, error.value.names) == (("data", key, "value"), ("content",))
+    assert error.value.empty == (text == "")
+    each = compile_body(body, {}, {"content"}, channel=channel, too_long=too_long)
+    with pytest.raises(RenderError, match=words):
+        each.render(OPENID, {"content": text})
+
+
+@pytest.mark.parametrize("key", ["time3", "date1", "keyword1", "first"])
 def test_a_keyword_that_a_cut_would_falsify_is_left_alone(key: str) -> None:
     assert keyword(key, "1" * 50) == "1" * 50
 
@@ -192,3 +208,78 @@ def test_a_keyword_of_one_person_is_cut_for_that_person() -> None:
 def test_the_names_of_a_body_are_found_at_any_depth() -> None:
     body = {"a": "{x} {{y}}", "b": [{"c": "{z}"}], "{n}": 1}
     assert message.placeholders(body) == {"x", "z"}
+
+
+def test_a_text_is_counted_in_bytes_when_all_is_filled_in() -> None:
+    body = {"msgtype": "text", "text": {"content": "{content} {phone} {name}"}}
+    known = {"content": "供" * 680, "phone": "110"}  # 2,040 and 3 bytes, and 2 blanks: room for 3
+    each = compile_body(body, known, {"name"}, channel="custom")
+    assert len(json.loads(each.render(OPENID, {"name": "王"}))["text"]["content"].encode()) == 2048
+    with pytest.raises(RenderError, match=r"^text\.content: 2051 bytes \(687 characters\), WeChat takes 2048 bytes"):
+        each.render(OPENID, {"name": "王二"})
+    with pytest.raises(RenderError, match=r"2051 bytes \(687 characters\)"):
+        compile_body(body, {**known, "name": "王二"}, channel="custom")
+
+
+def test_an_empty_text_is_refused_and_other_msgtypes_have_no_such_limit() -> None:
+    body = {"msgtype": "text", "text": {"content": "{name}"}}
+    with pytest.raises(RenderError, match=r"^text\.content: is empty"):
+        compile_body(body, {}, {"name"}, channel="custom").render(OPENID, {"name": ""})
+    news = {"msgtype": "news", "news": {"articles": [{"title": "{content}", "description": ""}]}}
+    assert sent(news, {"content": "供" * 3000})["news"]["articles"][0]["title"] == "供" * 3000
+
+
+LINKED = {
+    "template_id": "T", "url": "{link}", "miniprogram": {"appid": "{app}", "pagepath": "{page}"},
+    "data": {"thing1": {"value": "x", "color": "#173177"}},
+}
+
+
+@pytest.mark.parametrize("open_names", [set(), {"link", "app", "page"}, {"link"}, {"page"}])
+@pytest.mark.parametrize(("values", "left"), [
+    ({"link": "https://example.com", "app": "wx1", "page": "i?a=b"}, {"url", "miniprogram"}),
+    ({"link": "", "app": "wx1", "page": ""}, {"miniprogram"}),
+    ({"link": "https://example.com", "app": "wx1", "page": ""}, {"url", "miniprogram"}),
+])
+def test_links_that_are_empty_are_left_out(open_names: set[str], values: dict[str, str], left: set[str]) -> None:
+    known = {name: value for name, value in values.items() if name not in open_names}
+    data = json.loads(compile_body(LINKED, known, open_names, channel="template").render(OPENID, values))
+    assert set(data) == {"touser", "template_id", "data", *left}
+    assert data["data"] == LINKED["data"]
+    assert data.get("url") in (None, values["link"])
+    wanted = {name: values[key] for name, key in (("appid", "app"), ("pagepath", "page")) if values[key]}
+    assert data.get("miniprogram") == wanted
+
+
+@pytest.mark.parametrize("mini", [{}, {"appid": "", "pagepath": ""}, {"appid": "{app}", "pagepath": "{page}"}])
+def test_a_mini_program_without_an_appid_is_left_out(mini: dict[str, str]) -> None:
+    body = {"template_id": "T", "url": "", "miniprogram": mini}
+    assert sent(body, {"app": "", "page": "x"}, "template") == {"touser": OPENID, "template_id": "T"}
+    for each in ({}, {"app": "", "page": "x"}):
+        open_names = {"app", "page"} - set(each)
+        data = compile_body(body, each, open_names, channel="subscribe").render(OPENID, {"app": "", "page": "x"})
+        assert json.loads(data) == {"touser": OPENID, "template_id": "T"}
+
+
+def test_a_page_is_a_link_of_subscription_notifications() -> None:
+    assert sent({"template_id": "T", "page": "{x}"}, {"x": ""}, "subscribe") == {"touser": OPENID, "template_id": "T"}
+    assert sent({"page": ""}, {}, "custom") == {"touser": OPENID, "page": ""}
+
+
+def test_a_subscription_notification_has_no_id_against_doubles() -> None:
+    data = compile_body({"template_id": "T"}, {}, channel="subscribe").render(OPENID, client_msg_id="c-1")
+    assert json.loads(data) == {"touser": OPENID, "template_id": "T"}
+
+
+def test_a_body_that_fits_nobody_says_why_for_each() -> None:
+    with pytest.raises(RenderError) as error:
+        compile_body({"data": {"phrase1": {"value": "ok"}}}, {}, channel="template")
+    broken = message.broken_body("template", error.value)
+    for _ in range(2):
+        with pytest.raises(RenderError, match=r"^data\.phrase1\.value: "):
+            broken.render(OPENID, {}, "c-1")
+
+
+def test_what_is_the_same_for_all_is_one_piece() -> None:
+    body = compile_body(LINKED, {"link": "l", "app": "a", "page": "p"}, channel="template")
+    assert [type(part) for part in body._parts] == [bytes]

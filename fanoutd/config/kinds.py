@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from fanoutd import message, sqltext
+from fanoutd.config import msgtypes
 from fanoutd.config.fields import AUDIENCE, MESSAGE, Place, read, table
 from fanoutd.config.model import Audience, Message
 
@@ -25,6 +26,8 @@ def read_message(name: str, raw: object, place: Place) -> Message:
     channels = _channels(values["channels"], bodies, place)
     variables = _variables(values["variables"], place)
     used = {each: _read_body(each, body, variables, place.sub(each)) for each, body in bodies.items()}
+    for each, body in bodies.items():
+        _check_texts(each, body, used[each], values["too_long"], place.sub(each))
     return Message(
         name=name, channels=channels, too_long=values["too_long"], variables=variables,
         bodies={each: bodies[each] for each in channels},
@@ -71,11 +74,19 @@ def _read_body(
     for key in ("touser", "client_msg_id"):
         if key in body:
             raise place.error(key, "is filled in by fanoutd for each person; leave it out")
-    CHANNELS[channel](body, place)
     used: set[str] = set()
     for path, value in message.leaves(body):
         used |= _read_leaf(value, variables, place, ".".join(path))
+    CHANNELS[channel](body, place)
     return frozenset(used)
+
+
+def _check_texts(
+    channel: str, body: Mapping[str, Any], used: Collection[str], too_long: str, place: Place
+) -> None:
+    """What is the same in every campaign must be what WeChat takes."""
+    for each in message.problems(body, {}, used, channel=channel, too_long=too_long):
+        raise place.error(".".join(each.path), each.words)
 
 
 def _read_leaf(value: object, variables: Collection[str], place: Place, key: str) -> frozenset[str]:
@@ -99,15 +110,8 @@ def _unknown(what: str, built_in: Collection[str], variables: str) -> str:
     return f"unknown placeholder {what}; there are {', '.join(sorted(built_in))}, and {variables}"
 
 
-def _check_custom(body: Mapping[str, Any], place: Place) -> None:
-    kind = body.get("msgtype")
-    if not isinstance(kind, str) or not kind:
-        raise place.error("msgtype", 'is missing; wants the kind of custom message, like "text"')
-    if not isinstance(body.get(kind), dict):
-        raise place.error(kind, f"is missing; a message of msgtype {kind} wants a table of that name")
-
-
-def _check_template(body: Mapping[str, Any], place: Place) -> None:
+def _check_keywords(body: Mapping[str, Any], place: Place) -> None:
+    """What templates and subscription notifications have in common."""
     if not isinstance(body.get("template_id"), str) or not body["template_id"]:
         raise place.error("template_id", "is missing; wants the template's id from WeChat's console")
     data = body.get("data", {})
@@ -116,12 +120,44 @@ def _check_template(body: Mapping[str, Any], place: Place) -> None:
     for key, each in data.items():
         if not isinstance(each, dict) or not isinstance(each.get("value"), str):
             raise place.error(f"data.{key}", f'wants a text, as data.{key}.value = "…"')
+        if not isinstance(each.get("color", ""), str):
+            raise place.error(f"data.{key}.color", 'wants a text, like "#173177"')
+    _check_miniprogram(body.get("miniprogram", {}), place)
+
+
+def _check_miniprogram(value: object, place: Place) -> None:
+    known = ("appid", "pagepath")
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise place.error("miniprogram", 'wants a table, { appid = "wx…", pagepath = "…" }')
+    for key in value:
+        if key not in known:
+            raise place.error(f"miniprogram.{key}", f"unknown key; there are: {', '.join(known)}")
+    if value.get("pagepath") and not value.get("appid"):
+        raise place.error("miniprogram.appid", "is missing; a pagepath is one of a mini program")
+
+
+def _check_template(body: Mapping[str, Any], place: Place) -> None:
+    _check_keywords(body, place)
+    _check_link(body, "url", "page", "a template message's link is called url", place)
+
+
+def _check_subscribe(body: Mapping[str, Any], place: Place) -> None:
+    _check_keywords(body, place)
+    _check_link(body, "page", "url", "a subscription notification's link is called page", place)
+
+
+def _check_link(body: Mapping[str, Any], right: str, wrong: str, words: str, place: Place) -> None:
+    if wrong in body:
+        raise place.error(wrong, f"unknown key; {words}")
+    if not isinstance(body.get(right, ""), str):
+        raise place.error(right, "wants a text")
 
 
 #: The channels of this version, in the order in which they are tried by default.
 CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Place], None]] = {
-    "custom": _check_custom,
+    "custom": msgtypes.check,
     "template": _check_template,
+    "subscribe": _check_subscribe,
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.config import effect, fields, kinds, secret
+from fanoutd.config.advice import advice
 from fanoutd.config.fields import NAMED, SINGLE, Place, named, read
 from fanoutd.config.model import (
     Account,
@@ -83,7 +84,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         mail=_mail(document, place),
         metrics=_metrics(document, place),
         schedule=Schedule(**_single(document, "schedule", place)),
-        warnings=effect.warnings(document),
+        warnings=(*effect.warnings(document), *advice(messages.values())),
     )
 
 

@@ -32,6 +32,7 @@ from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
 from fanoutd.dispatcher.subscribers import Subscribers
+from fanoutd.dispatcher.templates import Templates
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.errors import FanoutdError
 from fanoutd.journal import expire
@@ -89,6 +90,7 @@ class Dispatcher:
         self._planner = Planner(self._config, self._spool, self._work)
         self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set)
         self._token_answers = TokenAnswers(self._config, self._refresher)
+        self._templates = Templates(self._config.accounts, self._refresher.check)
         self._queries = Queries()
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher)
@@ -119,6 +121,7 @@ class Dispatcher:
         self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
         self._desk = ThreadPoolExecutor(1, "desk")
+        self._checks = ThreadPoolExecutor(4, "check")  # WeChat may be slow to answer: no plan waits behind it
         self._plans = ThreadPoolExecutor(2, "plan")
         self._asks = ThreadPoolExecutor(2, "ask")
         self._jobs = ThreadPoolExecutor(3, "job")
@@ -332,6 +335,17 @@ class Dispatcher:
             self._later[campaign.id] = campaign.send_at or 0
         elif campaign.id not in self._planning:
             self._planning.add(campaign.id)
+            self._checks.submit(self._guarded, self._check, campaign)
+
+    def _check(self, campaign: Campaign) -> None:
+        """Nobody is planned who would be sent what does not fit its template."""
+        objected = True
+        try:
+            objected = campaign.state != "running" and self._templates.stop(self._db(), campaign)
+        finally:
+            if objected:
+                self._planning.discard(campaign.id)
+        if not objected:
             self._plans.submit(self._guarded, self._plan, campaign)
 
     def _plan(self, campaign: Campaign) -> None:

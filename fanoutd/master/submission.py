@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fanoutd import message
+from fanoutd import keywords, message, times
 from fanoutd.config import Account, Audience, Config, Message
 from fanoutd.errors import BadInput
 from fanoutd.ids import keyed_campaign_id, new_campaign_id
@@ -24,10 +24,10 @@ PARAMS = (
 LATER = ("test", "upload", "dry_run")
 
 PAGE_SIZE = 500
-#: Bytes of a custom text message. Source: error 45002; WeChat publishes no figure, this one is measured.
-_CUSTOM_TEXT_BYTES = 2048
 _LONGEST_CONTENT = 100_000
 _LONGEST_LABEL = 200
+#: Milliseconds since 1970 of 9999-12-30T00:00Z: after it some timezones have no date any more.
+_LAST_NOW = 253_402_128_000_000
 
 
 def from_bare(params: Params) -> Params:
@@ -54,7 +54,7 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
     account, kind = _account(params, config), _message(params, config)
     openids = _openids(params)
     audience = None if openids else _audience(params, config)
-    return {
+    submitted = {
         "v": 1,
         "campaign": keyed_id(params, config) or new_campaign_id(now_ms),
         "at": now_ms,
@@ -73,6 +73,8 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
         "uid": uid,
         "pid": pid,
     }
+    _fits(submitted, kind, account)
+    return submitted
 
 
 def _is_later(name: str, value: Any) -> bool:
@@ -125,24 +127,40 @@ def _openids(params: Params) -> list[str] | None:
 
 def _content(params: Params, kind: Message) -> str | None:
     content = read.text(params, "content", _LONGEST_CONTENT)
-    if "content" not in kind.placeholders:
-        return content
-    if content is None or not content.strip():
+    if "content" in kind.placeholders and (content is None or not content.strip()):
         raise invalid("content", f"must not be empty: the message {kind.name!r} is made of it")
-    size = _custom_text_bytes(kind, content)
-    if size > _CUSTOM_TEXT_BYTES:
-        raise invalid("content", f"is too long: a text of {size} bytes, at most {_CUSTOM_TEXT_BYTES}")
     return content
 
 
-def _custom_text_bytes(kind: Message, content: str) -> int:
-    """Bytes of the custom channel's text with this content, other placeholders not counted; 0 without."""
-    body = kind.bodies.get("custom", {})
-    if body.get("msgtype") != "text":
-        return 0
-    text = body.get("text", {}).get("content", "")
-    parts = (content if part == message.Name("content") else part for part in message.parse(text))
-    return sum(len(part.encode()) for part in parts if isinstance(part, str))
+def _fits(document: Mapping[str, Any], kind: Message, account: Account) -> None:
+    """Refuse what WeChat would refuse of everybody. What each person brings is looked at when it is sent."""
+    values = _values(document, account.timezone)
+    people = [name for name in kind.variables if name not in values]
+    for channel, body in kind.bodies.items():
+        for each in message.problems(body, values, people, channel=channel, too_long=kind.too_long):
+            if not each.empty or channel == kind.channels[0]:  # else most people may get it on another channel
+                raise _misfit(each, channel, values, kind)
+
+
+def _values(document: Mapping[str, Any], timezone: str) -> dict[str, str]:
+    """As message_values gives them to the worker, the campaign beginning as soon as it may."""
+    data: dict[str, str] = document["data"]
+    own: dict[str, str] = {name: document[name] or "" for name in ("content", "phone", "campaign", "reference")}
+    begins = min(max(document["at"], document["send_at"] or 0), _LAST_NOW)
+    return data | own | {"now": times.message_now(begins, timezone)}
+
+
+def _misfit(why: message.RenderError, channel: str, values: Mapping[str, str], kind: Message) -> RpcError:
+    """In the name of the parameter that is to blame."""
+    given = [name for name in why.names if name not in ("now", "campaign") and name in values]
+    field = ".".join(why.path)
+    given.sort(key=lambda name: len(values[name]), reverse=True)
+    if channel != "custom" and why.path[0] == "data":
+        field, key = f"template field {why.path[1]}", why.path[1]
+        given.sort(key=lambda name: keywords.good(key, values[name]))
+    name = given[0] if given else "message"
+    shown = f"data.{name}" if name in kind.variables else name
+    return RpcError(INVALID_PARAMS, f"{shown}: {field} of message {kind.name!r}: {why.words}", shown)
 
 
 def _data(params: Params, kind: Message, audience: Audience | None, config: Config) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -14,12 +15,14 @@ from fanoutd.bucket import Bucket
 from fanoutd.config import Account
 from fanoutd.ids import client_msg_id
 from fanoutd.journal import Attempt, tag
-from fanoutd.message import Body, compile_body
+from fanoutd.message import Body, RenderError, broken_body, compile_body
 from fanoutd.outcome import Progress, channel_name, channel_number, next_channel
 from fanoutd.store.shards import Person
 from fanoutd.store.tokens import Token
 from fanoutd.worker.breaker import Breaker
 from fanoutd.worker.recorder import Hold
+
+log = logging.getLogger(__name__)
 
 #: Pauses before a refused-for-now call is made again, in seconds; each with up to half as much again.
 RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0)
@@ -183,12 +186,16 @@ class Lane:
 def compile_message(definition: dict[str, Any], values: dict[str, str]) -> Message:
     """The bodies of a campaign with everything filled in that is the same for all."""
     numbers = tuple(channel_number(c) for c in definition["channels"])
+    return Message(numbers, {n: _compile(definition, n, values) for n in numbers})
+
+
+def _compile(definition: dict[str, Any], number: int, values: dict[str, str]) -> Body:
+    channel = channel_name(number) or ""
     open_names = [name for name in definition["variables"] if name not in values]
-    bodies = {
-        n: compile_body(
-            definition["bodies"][channel_name(n)], values, open_names,
-            channel=channel_name(n) or "", too_long=definition["too_long"],
+    try:
+        return compile_body(
+            definition["bodies"][channel], values, open_names, channel=channel, too_long=definition["too_long"]
         )
-        for n in numbers
-    }  # fmt: skip
-    return Message(numbers, bodies)
+    except RenderError as e:  # who needs this channel fails; the others do not
+        log.warning("campaign %s: nobody can be sent its %s message: %s", values.get("campaign"), channel, e)
+        return broken_body(channel, e)

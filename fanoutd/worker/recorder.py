@@ -36,7 +36,7 @@ _MARGIN = 5.0
 _RETRY = (0.05, 2.0)
 
 #: Records that one person may need in one lease: two for each try on each channel, and some for tokens.
-_RECORDS_PER_PERSON = 24
+_RECORDS_PER_PERSON = 36
 
 #: People whom one round looks at in order to skip them; then others get the store.
 _SKIPPED_AT_ONCE = 2000

@@ -26,6 +26,7 @@ from fanoutd.config import Account
 _PATHS = {
     "custom": "/cgi-bin/message/custom/send",
     "template": "/cgi-bin/message/template/send",
+    "subscribe": "/cgi-bin/message/subscribe/bizsend",
 }
 
 _EVENTS = {

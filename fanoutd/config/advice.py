@@ -1,0 +1,38 @@
+"""What a message may have though it is of no use: one line each, for the log and for `config check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fanoutd.config.model import Message
+from fanoutd.config.msgtypes import KINDS
+
+#: Keywords of the old templates that WeChat filters out since 4 May 2023 (its announcement).
+FILTERED = ("first", "remark")
+
+
+def advice(messages: Iterable[Message]) -> tuple[str, ...]:
+    """In the order of the messages."""
+    return tuple(
+        f"[message.{message.name}.{channel}] {line}"
+        for message in messages
+        for channel, body in message.bodies.items()
+        for line in (_custom(body) if channel == "custom" else _keywords(body))
+    )
+
+
+def _custom(body: Mapping[str, Any]) -> Iterator[str]:
+    line = KINDS[body["msgtype"]].advice
+    if line is not None:
+        yield f"msgtype {body['msgtype']}: {line}"
+
+
+def _keywords(body: Mapping[str, Any]) -> Iterator[str]:
+    data: Mapping[str, Any] = body.get("data", {})
+    coloured = [f"data.{key}.color" for key, each in data.items() if "color" in each]
+    if coloured:
+        yield f"{', '.join(coloured)}: sent as it is, but WeChat shows no colours since 2023"
+    filtered = [f"data.{key}" for key in FILTERED if key in data]
+    if filtered:
+        yield f"{', '.join(filtered)}: sent as it is, but WeChat shows first and remark no more since 2023"
