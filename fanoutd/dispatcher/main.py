@@ -41,6 +41,7 @@ from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, to
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
+from fanoutd.worker.tallies import forget
 
 log = logging.getLogger("fanoutd.dispatcher")
 
@@ -413,6 +414,7 @@ class Dispatcher:
         if method == "campaign.resolve":
             return commands.settle(db, campaign, params["as"], params["openids"])
         self._say({"t": "unhalt", "campaign": campaign.id})  # before the store says that it runs
+        forget(self._config.daemon.state_dir, campaign.id)
         # Its message may be configured again since it came in.
         campaign = bring_in(db, self._spool, self._config, self._node, campaign.id) or campaign
         if method == "campaign.resume":
