@@ -162,8 +162,8 @@ def in_a_row(row: Row, errcode: int, errmsg: str) -> Stop:
         )
     elif row is Row.FIELDS:
         words = (
-            f"WeChat refuses the message: for the first {number} people alike {detail(row, errmsg) or 'a value'} "
-            f"breaks the rules of the template ({said}); compare the message with it in WeChat's console; {_AGAIN}"
+            f"message refused: for the first {number} people alike {detail(row, errmsg) or 'a value'} breaks the rules "
+            f"of the template ({said}); compare the message with it in WeChat's console; {_AGAIN}"
         )
     elif row is Row.RESTRICTED:
         words = f"{number} people in a row are restricted ({said}): the account itself? See WeChat's console; {_AGAIN}"
