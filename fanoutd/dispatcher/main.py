@@ -237,6 +237,7 @@ class Dispatcher:
                 with db.transaction():
                     campaigns.finish(db, each.id)
         self._announce(db)
+        self._receipts.settle(db)
         self._store_trouble = False
 
     def _check_epoch(self, db: Database) -> None:

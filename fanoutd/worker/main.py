@@ -432,6 +432,8 @@ class Worker:
             job.progress, channel, answer.errcode, answer.msgid, last, personal=job.personal
         )
         stop = self._watch_on().answered((job.hold.campaign.id, channel), answer.errcode, answer.errmsg, verdict)
+        if stop:
+            self._stop_campaign(job.hold, stop)
         if job.progress.state not in OPEN:
             self._close(job, job.progress)
         elif verdict is Verdict.NEXT_CHANNEL:
@@ -446,8 +448,6 @@ class Worker:
             self._refused_for_all(lane, job, verdict, answer)
         else:
             self._account_refused(lane, job, fingerprint, verdict, answer)
-        if stop:
-            self._stop_campaign(job.hold, stop)
 
     def _refused_for_all(self, lane: Lane, job: Job, verdict: Verdict, answer: Answer) -> None:
         """Nothing is said about this person: it would be the same for all of the campaign, or of the account."""
