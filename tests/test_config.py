@@ -184,7 +184,7 @@ def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
         "[store] url", "[account.a-b] token", "[account.a-b] quiet_hours",
-        "[account.a-b] max_failures", "[account.shared] token", "[audience.default] on_opt_out",
+        "[account.shared] token", "[audience.default] on_opt_out",
         "[audience.default] on_opt_in", "[audience.default] on_gone", "[audience.followers] source",
         "[mail]", "[metrics]", "[schedule] health_check", "[schedule] digest",
     ]

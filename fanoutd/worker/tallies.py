@@ -44,10 +44,13 @@ def tallies_path(state_dir: Path) -> Path:
 def forget(state_dir: Path, campaign: str) -> None:
     """What came of it so far counts no more: an operator lets it go on."""
     path = tallies_path(state_dir)
-    if path.exists():
-        tallies = Tallies(path)
-        tallies.locked(tallies.find(campaign).clear)
-        tallies.close()
+    try:
+        if path.exists():
+            tallies = Tallies(path)
+            tallies.locked(tallies.find(campaign).clear)
+            tallies.close()
+    except OSError as e:  # the workers find out after a few seconds that it runs
+        log.warning("%s: %s", path, e.strerror)
 
 
 class Tallies:
