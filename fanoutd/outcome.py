@@ -1,16 +1,21 @@
-"""What an answer of WeChat means: one table, and the only place that asks for an errcode.
+"""What becomes of a delivery by WeChat's answer, or by the lack of one.
 
-``classify`` gives the verdict for one answer; the sender, the recovery of journals and the
-reports all look here. Numbers and meanings are those of WeChat's published lists of return
-codes and of the SDKs that carry them; what to do about each is our decision.
+The errcodes themselves stand in ``errcodes``; the sender and the recovery of journals both look here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, IntEnum
-from types import MappingProxyType
+from enum import IntEnum
+
+from fanoutd.errcodes import RENDER, TABLE, Meaning, Row, Verdict, classify, describe, describe_zh, meaning
+
+__all__ = (
+    "CHANNELS", "DOUBTFUL", "KEY_LIFE_MS", "LONG_AGO", "MAX_TRIES", "MOVES", "NEVER_HEARD", "OPEN", "RENDER", "TABLE",
+    "Meaning", "Progress", "Row", "State", "Verdict", "answered", "channel_name", "channel_number", "classify",
+    "describe", "describe_zh", "errcode_word", "meaning", "next_channel", "overdue", "repeatable", "row_of",
+    "unanswered",
+)  # fmt: skip
 
 
 class State(IntEnum):
@@ -35,25 +40,6 @@ OPEN = (State.PENDING, State.RESEND)
 
 #: States of which nobody knows whether WeChat has accepted the message.
 DOUBTFUL = (State.UNKNOWN, State.RESEND)
-
-
-class Verdict(Enum):
-    """What to do with the delivery after this answer."""
-
-    SENT = "sent"
-    NEXT_CHANNEL = "next channel"
-    """A definite refusal of this channel alone: the next one may be tried."""
-    RETRY = "retry"
-    """Refused for now: the same channel again, after a pause."""
-    TOKEN = "token"
-    """The token was refused: again with another one."""
-    REST = "rest"
-    """The account called too often: everybody waits, then again."""
-    QUOTA = "quota"
-    """Today's calls are used up: everybody waits for tomorrow."""
-    ACCOUNT = "account"
-    """The account or this machine may not call: sending stops, nobody has failed."""
-    FAILED = "failed"
 
 
 #: Calls on one channel that WeChat may answer with ``RETRY`` before the delivery has failed.
@@ -82,9 +68,6 @@ NEVER_HEARD = LONG_AGO - 1
 #: What WeChat was seen to answer to a message that it had taken within the last minute (field reports).
 _REPEATED = 40241
 
-#: The errcode under which a delivery is stored that we ourselves could not render.
-RENDER = -2
-
 CHANNELS = ("custom", "template", "subscribe")
 """Channels in the order of their stored numbers, which start at 1; `subscribe` are subscription notifications."""
 
@@ -95,139 +78,6 @@ def channel_number(channel: str) -> int:
 
 def channel_name(number: int | None) -> str | None:
     return CHANNELS[number - 1] if number else None
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """One errcode: the verdict and a short text for reports."""
-
-    verdict: Verdict
-    text: str
-
-
-def _all(verdict: Verdict, texts: Mapping[int, str]) -> dict[int, Meaning]:
-    return {code: Meaning(verdict, text) for code, text in texts.items()}
-
-
-TABLE: Mapping[int, Meaning] = MappingProxyType(
-    _all(Verdict.SENT, {0: "accepted"})
-    | _all(
-        Verdict.TOKEN,
-        {
-            40001: "access token refused",
-            40014: "access token invalid",
-            41001: "access token missing",
-            42001: "access token expired",
-        },
-    )
-    | _all(
-        Verdict.NEXT_CHANNEL,
-        {
-            45015: "has not written or tapped within WeChat's window, or unfollowed",
-            45047: "used up the messages of this window",
-            45087: "customer-service messages are barred for the account",
-            48001: "the account may not use this call",
-        },
-    )
-    | _all(
-        Verdict.RETRY,
-        {
-            -1: "WeChat is busy",
-            -1000: "WeChat had an internal error",
-            43108: "another call for this follower is under way",
-            61450: "WeChat had an internal error",
-        },
-    )
-    | _all(Verdict.REST, {45011: "too many calls in a minute"})
-    | _all(Verdict.QUOTA, {45009: "today's calls of this kind are used up"})
-    | _all(
-        Verdict.ACCOUNT,
-        {
-            40013: "app_id refused",
-            40125: "app_secret refused",
-            40164: "this machine's IP address is not on the account's whitelist",
-            40243: "the app_secret is frozen",
-            61004: "this machine's IP address is not registered",
-            89501: "waiting for the administrator's confirmation",
-            89502: "waiting for the administrator's confirmation",
-            89503: "this call needs the administrator's confirmation",
-            89504: "waiting for the administrator's confirmation",
-            89505: "waiting for the administrator's confirmation",
-            89506: "the administrator refused this machine for 24 hours",
-            89507: "the administrator refused this machine for an hour",
-        },
-    )
-    | _all(
-        Verdict.FAILED,
-        {
-            40003: "openid unknown to this account",
-            43004: "does not follow the account",
-            50005: "does not follow the account",
-            46004: "no such user",
-            43019: "is on the account's blacklist",
-            48002: "switched messages off",
-            43101: "refused messages of this kind",
-            43117: "was sent too much of late",
-            49003: "openid of another account",
-            50002: "the user or the account is restricted",
-            40007: "media_id invalid or expired",
-            40033: "characters that WeChat refuses",
-            40035: "a parameter is wrong",
-            40037: "template_id unknown",
-            40038: "format of the request refused",
-            40097: "a parameter is wrong",
-            40165: "mini program page refused",
-            40166: "mini program app_id refused",
-            40200: "this account may not send this kind of message",
-            41009: "openid missing",
-            43100: "the template changed too often",
-            43106: "the account is barred for breaking WeChat's rules",
-            43107: "the account is barred for breaking WeChat's rules",
-            43116: "the template is banned",
-            44001: "the media is empty",
-            44002: "the body is empty",
-            44003: "the article is empty",
-            44004: "the text is empty",
-            45002: "the text is too long",
-            45003: "the title is too long",
-            45004: "the description is too long",
-            45005: "the link is too long",
-            45008: "too many articles",
-            45012: "the template is too large",
-            45013: "the template has too many values",
-            45014: "the template has too many values",
-            45050: "this msgtype does not exist",
-            45051: "a link is not allowed here",
-            45162: "this msgtype does not exist",
-            45168: "a banned word in the text",
-            47001: "the request is not JSON",
-            47002: "the request is not UTF-8 JSON",
-            47003: "a value breaks the rules of its template field",
-            48003: "the account has not accepted the rules for this call",
-            48004: "WeChat barred this call for the account",
-            48008: "no right for this kind of message",
-            61451: "the customer-service account is wrong",
-            61452: "the customer-service account is wrong",
-        },
-    )
-)
-
-_UNLISTED = Meaning(Verdict.FAILED, "refused, errcode not listed")
-
-
-def classify(errcode: int) -> Verdict:
-    """The verdict for an errcode; one that nobody knows fails that one delivery."""
-    return TABLE.get(errcode, _UNLISTED).verdict
-
-
-def describe(errcode: int | str) -> str:
-    """A few words for reports; takes the number, its text, or ``render``."""
-    if errcode in (RENDER, "render"):
-        return "the message could not be rendered for this person"
-    try:
-        return TABLE.get(int(errcode), _UNLISTED).text
-    except ValueError:
-        return _UNLISTED.text
 
 
 def errcode_word(errcode: int | None) -> str | None:
@@ -262,23 +112,33 @@ class Progress:
         return self.state in DOUBTFUL
 
 
+#: Verdicts that say nothing about this person, and so are no tries of theirs.
+_NO_TRY = (Verdict.TOKEN, Verdict.STOP_CAMPAIGN, Verdict.STOP_ACCOUNT)
+
+
 def answered(
-    before: Progress, channel: int, errcode: int, msgid: int | None, last_channel: bool, max_tries: int = MAX_TRIES
-) -> tuple[Progress, Verdict]:
-    """The delivery after WeChat's answer to a call on ``channel``.
+    before: Progress, channel: int, errcode: int, msgid: int | None, last_channel: bool, max_tries: int = MAX_TRIES,
+    personal: bool = False,
+) -> tuple[Progress, Verdict]:  # fmt: skip
+    """The delivery after WeChat's answer to a call on ``channel``. ``personal``: the message is this person's own.
 
     A refusal of this call says nothing about an earlier one that stayed without an answer: such a delivery
     stays unknown, under its key.
     """
-    verdict = classify(errcode)
+    known = meaning(errcode)
+    verdict = classify(errcode, channel_name(channel))
+    if verdict is Verdict.STOP_CAMPAIGN and personal and known.personal:
+        verdict = Verdict.FAILED
     tries = before.tries + 1 if before.channel == channel else 1
-    if verdict is Verdict.TOKEN:
-        tries -= 1
     no_further = verdict is Verdict.NEXT_CHANNEL and (last_channel or before.doubtful)
     if before.doubtful and errcode == _REPEATED:
         verdict = Verdict.SENT
-    elif no_further or (verdict is Verdict.RETRY and tries >= max_tries):
+    elif no_further:
+        verdict = Verdict.STOP_CAMPAIGN if known.for_all and last_channel else Verdict.FAILED
+    elif verdict is Verdict.RETRY and tries >= max_tries:
         verdict = Verdict.FAILED
+    if verdict in _NO_TRY:
+        tries -= 1
     if before.doubtful and verdict is not Verdict.SENT:
         state = State.UNKNOWN if verdict is Verdict.FAILED else State.RESEND
         kept = (before.generation, tries, before.since)
@@ -286,6 +146,14 @@ def answered(
         state = {Verdict.SENT: State.SENT, Verdict.FAILED: State.FAILED}.get(verdict, State.PENDING)
         kept = (before.generation + 1, tries, None)
     return Progress(state, channel, errcode, msgid, before.attempts + 1, *kept), verdict
+
+
+def row_of(errcode: int, verdict: Verdict) -> Row:
+    """Of which row this answer is one, if many such in a row would be about all and not about this person."""
+    known = meaning(errcode)
+    if verdict is not Verdict.FAILED:
+        return Row.NONE
+    return Row.CONTENT if known.personal else known.row
 
 
 def unanswered(before: Progress, channel: int, left: int) -> Progress:
@@ -320,5 +188,5 @@ def next_channel(progress: Progress, channels: tuple[int, ...]) -> int:
     if progress.doubtful:
         return progress.channel
     at = channels.index(progress.channel)
-    refused = progress.errcode is not None and classify(progress.errcode) is Verdict.NEXT_CHANNEL
-    return channels[min(at + 1, len(channels) - 1)] if refused else channels[at]
+    verdict = None if progress.errcode is None else classify(progress.errcode, channel_name(progress.channel))
+    return channels[min(at + 1, len(channels) - 1)] if verdict is Verdict.NEXT_CHANNEL else channels[at]

@@ -26,7 +26,6 @@ NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "store.url": _mysql,
     "account.*.token": lambda value: isinstance(value, dict) and _mysql(value.get("database")),
     "account.*.quiet_hours": _always,
-    "account.*.max_failures": _always,
     "audience.*.database": _mysql,
     "mail": _always,
     "metrics": _always,

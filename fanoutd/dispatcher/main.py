@@ -45,6 +45,7 @@ from fanoutd.store import Database, StoreAway, campaigns, open_store, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
+from fanoutd.worker.tallies import forget
 
 log = logging.getLogger("fanoutd.dispatcher")
 
@@ -262,6 +263,7 @@ class Dispatcher:
                 with db.transaction():
                     campaigns.finish(db, each.id)
         self._announce(db)
+        self._receipts.settle(db)
         self._store_trouble = False
 
     def _check_epoch(self, db: Database) -> None:
@@ -461,6 +463,7 @@ class Dispatcher:
         if method == "campaign.resolve":
             return commands.settle(db, campaign, params["as"], params["openids"])
         self._say({"t": "unhalt", "campaign": campaign.id})  # before the store says that it runs
+        forget(self._config.daemon.state_dir, campaign.id)
         # Its message may be configured again since it came in.
         campaign = bring_in(db, self._spool, self._config, self._node, campaign.id) or campaign
         if method == "campaign.resume":

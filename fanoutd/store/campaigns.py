@@ -165,6 +165,16 @@ def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> boo
     return changed > 0
 
 
+def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
+    """Pause whatever of the account runs."""
+    assert ("running", "paused") in MOVES
+    db.execute(
+        "UPDATE fanout_campaign SET state = 'paused', cause = %s, reason = %s "
+        "WHERE account = %s AND state = 'running'",
+        cause, reason, account,
+    )  # fmt: skip
+
+
 def explain(db: Database, account: str, cause: str | None, reason: str | None) -> None:
     """Say of the account's running campaigns what they wait for; None: all is well again."""
     db.execute(

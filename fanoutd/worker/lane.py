@@ -8,7 +8,8 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from fanoutd.bucket import Bucket
@@ -21,6 +22,8 @@ from fanoutd.store.shards import Person
 from fanoutd.store.tokens import Token
 from fanoutd.worker.breaker import Breaker
 from fanoutd.worker.recorder import Hold
+from fanoutd.worker.shut import Shut
+from fanoutd.worker.trials import Key, Trials
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class Message:
 
     channels: tuple[int, ...]
     bodies: dict[int, Body]
+    shut: Shut = field(default_factory=Shut)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,21 +79,36 @@ class Job:
     @property
     def channel(self) -> int:
         """The channel to call next."""
-        first, *others = self.message.channels
+        channels = self.message.channels
+        if not self.progress.doubtful:
+            channels = self.message.shut.remaining(channels)
+        first, *others = channels
         if self.person.skip_custom and self.progress.channel is None and channel_name(first) == "custom" and others:
             return others[0]
-        return next_channel(self.progress, self.message.channels)
+        return next_channel(self.progress, channels)
+
+    @property
+    def key(self) -> Key:
+        """What a trial knows them by."""
+        return self.hold.campaign.id, self.channel
+
+    @property
+    def personal(self) -> bool:
+        """The message has something in it that is this person's own."""
+        return self.person.person is not None
 
 
 class Lane:
     """Times are CLOCK_BOOTTIME seconds, passed in."""
 
-    def __init__(self, account: Account, bucket: Bucket) -> None:
+    def __init__(self, account: Account, bucket: Bucket, room: Callable[[Key], int | None] = lambda _key: None) -> None:
         self.account = account
         self.bucket = bucket
         self.breaker = Breaker()
         self.token: Token | None = None
         self.ready: deque[Job] = deque()
+        self.trials: Trials[Job] = Trials(room)
+        self.shut = Shut()
         self._later: list[tuple[float, int, Job]] = []
         self._serial = 0
         self._next_start = 0.0
@@ -103,16 +122,17 @@ class Lane:
 
     def __len__(self) -> int:
         """People here who are not on the wire."""
-        return len(self.ready) + len(self._later)
+        return len(self.ready) + len(self._later) + len(self.trials)
 
-    def again(self, job: Job, at: float) -> None:
-        """Refused for now: to be tried again after a pause that grows with the tries."""
-        pause = RETRY_PAUSES[min(job.progress.tries, len(RETRY_PAUSES)) - 1] * random.uniform(1.0, 1.5)
+    def again(self, job: Job, at: float, least: float = 0.0) -> None:
+        """Refused for now: to be tried again after a pause that grows with the tries, and is at least so long."""
+        pause = max(least, RETRY_PAUSES[min(job.progress.tries, len(RETRY_PAUSES)) - 1]) * random.uniform(1.0, 1.5)
         self._serial += 1
         heapq.heappush(self._later, (at + pause, self._serial, job))
 
     def due(self, at: float) -> None:
         """Put those whose pause is over in front of those who never had a turn."""
+        self.shut.tick(at)
         while self._later and self._later[0][0] <= at:
             self.ready.appendleft(heapq.heappop(self._later)[2])
 
@@ -175,9 +195,10 @@ class Lane:
 
     def withdraw(self, wanted: Callable[[Job], bool] = lambda _job: True) -> list[Job]:
         """Take out those of them who are not on the wire."""
-        gone = [job for job in (*self.ready, *(job for _, _, job in self._later)) if wanted(job)]
+        gone = [job for job in chain(self.ready, self.trials, (job for _, _, job in self._later)) if wanted(job)]
         if gone:
             self.ready = deque(job for job in self.ready if not wanted(job))
+            self.trials.keep(lambda job: not wanted(job))
             self._later = [entry for entry in self._later if not wanted(entry[2])]
             heapq.heapify(self._later)
         return gone

@@ -32,6 +32,7 @@ from fanoutd.outcome import (
     answered,
     channel_name,
     describe,
+    meaning,
     overdue,
     repeatable,
     unanswered,
@@ -42,7 +43,10 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.values import message_values
 from fanoutd.worker.fatigue import Fatigue
 from fanoutd.worker.lane import Job, Lane, Message, compile_message
-from fanoutd.worker.recorder import Broken, Claimed, Dry, Finished, Lost, NoRoom, Recorder, TokenRead, Word
+from fanoutd.worker.recorder import Broken, Claimed, Dry, Finished, Hold, Lost, NoRoom, Recorder, TokenRead, Word
+from fanoutd.worker.tallies import tallies_path
+from fanoutd.worker.verdicts import Stop, for_everyone
+from fanoutd.worker.watch import Watch
 from fanoutd.worker.wire import Answer, Wire
 
 log = logging.getLogger("fanoutd.worker")
@@ -82,6 +86,7 @@ class Worker:
         signal.signal(signal.SIGTERM, lambda *_: os.eventfd_write(self._term, 1))
         self._recorder: Recorder | None = None
         self._wire: Wire | None = None
+        self._watch: Watch | None = None
         self._lanes: dict[str, Lane] = {}
         self._messages: dict[str, Message] = {}
         self._halted: set[str] = set()  # campaigns of which nothing may be started
@@ -189,6 +194,7 @@ class Worker:
                 return
             self._epoll.register(self._recorder.wake_fd, select.EPOLLIN)
             self._wire = Wire(self._epoll, self._concurrency)
+            self._watch = Watch(tallies_path(c.config.daemon.state_dir), c.config.workers.count)
         self._dry = False
         if not self._busy:
             self._busy = True
@@ -199,9 +205,7 @@ class Worker:
         self._halted.add(campaign)
         if self._recorder is None:
             return
-        for lane in self._lanes.values():
-            self._hand_back(lane.withdraw(lambda job: job.hold.campaign.id == campaign))
-        self._recorder.let_go(campaign)
+        self._let_go(campaign)
 
     def _stop(self) -> None:
         """Start nothing more; what is on the wire ends, the rest is handed back."""
@@ -253,11 +257,18 @@ class Worker:
         elif lane is None or self._stopping or hold.lost:
             self._hand_back(jobs)
         else:
-            lane.ready.extend(jobs)
+            self._line_up(lane, hold, jobs)
         if lane is None:
             self._recorder_on().pause(
                 hold.campaign.id, "config", f"account {hold.campaign.account} is not configured any more"
             )
+
+    def _line_up(self, lane: Lane, hold: Hold, jobs: list[Job]) -> None:
+        if jobs:
+            jobs[0].message.shut = lane.shut
+        self._watch_on().begins(hold.campaign.id, hold.lease.token, hold.lease.shard)
+        lane.trials.expect({job.key for job in jobs})
+        lane.ready.extend(jobs)
 
     def _lane(self, name: str) -> Lane | None:
         if name not in self._lanes:
@@ -265,7 +276,7 @@ class Worker:
             if account is None:
                 return None
             path = bucket_path(self._child.config.daemon.state_dir, name)
-            self._lanes[name] = Lane(account, Bucket(path, account.rate))
+            self._lanes[name] = Lane(account, Bucket(path, account.rate), self._watch_on().room)
             self._recorder_on().read_token(name)
         return self._lanes[name]
 
@@ -294,6 +305,10 @@ class Worker:
     def _recorder_on(self) -> Recorder:
         assert self._recorder is not None
         return self._recorder
+
+    def _watch_on(self) -> Watch:
+        assert self._watch is not None
+        return self._watch
 
     def _look(self) -> None:
         """Ask for people before the wire runs dry; go idle when there are none."""
@@ -350,12 +365,19 @@ class Worker:
             if lane.should_ask_token(at):
                 self._recorder_on().read_token(lane.account.name)
                 self._say({"t": "token_refused", "account": lane.account.name, "token": lane.refused_token})
+            lane.trials.sift(lane.ready)
             for _ in range(lane.permits(at, wire.free)):
+                if not lane.ready:  # their campaign was stopped just now
+                    break
                 self._start(lane, wire, lane.ready.popleft(), at)
 
     def _start(self, lane: Lane, wire: Wire, job: Job, at: float) -> None:
         if at > job.hold.deadline:  # our lease may be over, and they be called unknown: say that they never left
             self._recorder_on().put(job.hold, job.person.pos, job.progress)
+            return
+        if self._watch_on().stopped(job.hold.campaign.id):
+            self._hand_back([job])
+            self._let_go(job.hold.campaign.id)
             return
         if overdue(job.progress, uptime_ms()):
             self._close(job, replace(job.progress, state=State.UNKNOWN))
@@ -372,6 +394,7 @@ class Worker:
         journal = self._recorder_on().journal
         target = (lane.account.name, channel_name(channel) or "", token.text)
         lane.breaker.started()
+        lane.trials.started((job.hold.campaign.id, channel))
         wire.start(
             target, lane.account, body, (lane, job, channel, token.fingerprint),
             lambda: _leave(journal, job, channel),
@@ -380,6 +403,7 @@ class Worker:
     def _ended(self, context: tuple[Lane, Job, int, str], answer: Answer) -> None:
         lane, job, channel, fingerprint = context
         at = now()
+        lane.trials.ended((job.hold.campaign.id, channel))
         if answer.errcode is None:
             lane.breaker.failed(at)
             self._unanswered(lane, job, channel, answer)
@@ -408,13 +432,24 @@ class Worker:
         failpoint.reach("after_R")
         self._learn(job, channel, answer.errcode)
         last = channel == job.message.channels[-1]
-        job.progress, verdict = answered(job.progress, channel, answer.errcode, answer.msgid, last)
+        job.progress, verdict = answered(
+            job.progress, channel, answer.errcode, answer.msgid, last, personal=job.personal
+        )
+        stop = self._watch_on().answered((job.hold.campaign.id, channel), answer.errcode, answer.errmsg, verdict)
+        if stop:
+            self._stop_campaign(job.hold, stop)
         if job.progress.state not in OPEN:
             self._close(job, job.progress)
         elif verdict is Verdict.NEXT_CHANNEL:
+            if meaning(answer.errcode).for_all and lane.shut.heard(channel, at):
+                log.warning("account %s: %s (%d %s); it is left out for 10 minutes", lane.account.name,
+                            describe(answer.errcode), answer.errcode, answer.errmsg)  # fmt: skip
+            lane.trials.expect([job.key])
             self._again_now(lane, job)
         elif verdict is Verdict.RETRY:
-            self._later(lane, job, at)
+            self._later(lane, job, at, meaning(answer.errcode).pause)
+        elif verdict in (Verdict.STOP_CAMPAIGN, Verdict.STOP_ACCOUNT):
+            self._refused_for_all(lane, job, verdict, answer)
         else:
             self._account_refused(lane, job, fingerprint, verdict, answer)
 
@@ -423,6 +458,30 @@ class Worker:
         counted = errcode == 0 and job.person.counted and channel_name(channel) == "custom"
         if counted or errcode in LESSONS:
             self._recorder_on().learn(job.hold.campaign.account, job.person.openid, errcode)
+
+    def _refused_for_all(self, lane: Lane, job: Job, verdict: Verdict, answer: Answer) -> None:
+        """Nothing is said about this person: it would be the same for all of the campaign, or of the account."""
+        stop = for_everyone(verdict, answer.errcode or 0, answer.errmsg)
+        others = []
+        if verdict is Verdict.STOP_ACCOUNT and not job.hold.lost:
+            self._recorder_on().pause_account(lane.account.name, stop.cause, stop.reason)
+            others = self._recorder_on().holds_of(lane.account.name)
+        for hold in (job.hold, *others):
+            self._stop_campaign(hold, stop)
+        self._again_now(lane, job)
+
+    def _stop_campaign(self, hold: Hold, stop: Stop) -> None:
+        """Pause it, and have every worker of this node start nothing more of it; once for all that is on the wire."""
+        if hold.lost:
+            return
+        self._recorder_on().pause(hold.campaign.id, stop.cause, stop.reason)
+        self._watch_on().stop(hold.campaign.id)
+        self._let_go(hold.campaign.id)
+
+    def _let_go(self, campaign: str) -> None:
+        for lane in self._lanes.values():
+            self._hand_back(lane.withdraw(lambda job: job.hold.campaign.id == campaign))
+        self._recorder_on().let_go(campaign)
 
     def _account_refused(
         self, lane: Lane, job: Job, fingerprint: str, verdict: Verdict, answer: Answer
@@ -438,6 +497,7 @@ class Worker:
         elif verdict is Verdict.ACCOUNT:
             reason = f"WeChat refuses the account: {describe(answer.errcode or 0)} ({answer.errcode} {answer.errmsg})"
             self._stop_account(lane, job, fingerprint, reason, token=False)
+            self._let_go(job.hold.campaign.id)
         else:
             lane.bucket.rest(60.0)
         self._again_now(lane, job)
@@ -455,15 +515,19 @@ class Worker:
         else:
             lane.ready.appendleft(job)
 
-    def _later(self, lane: Lane, job: Job, at: float) -> None:
+    def _later(self, lane: Lane, job: Job, at: float, least: float = 0.0) -> None:
         if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted:
             self._hand_back([job])
         else:
-            lane.again(job, at)
+            lane.again(job, at, least)
 
     def _close(self, job: Job, progress: Progress) -> None:
         self._recorder_on().put(job.hold, job.person.pos, progress)
         self._figures.count(progress, job.hold.campaign.id)
+        account = self._lanes[job.hold.campaign.account].account
+        stop = self._watch_on().ended(job.hold.campaign.id, progress, account.max_failures)
+        if stop:
+            self._stop_campaign(job.hold, stop)
 
     def _tell_trouble(self, lane: Lane) -> None:
         trouble = lane.waits_for()

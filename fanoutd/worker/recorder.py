@@ -217,6 +217,13 @@ class Recorder:
     def pause(self, campaign: str, cause: str, reason: str) -> None:
         self._errand("pause", campaign, cause, reason)
 
+    def pause_account(self, account: str, cause: str, reason: str) -> None:
+        """All that run of it."""
+        self._errand("pause_account", account, cause, reason)
+
+    def holds_of(self, account: str) -> list[Hold]:
+        return [hold for hold in list(self._holds) if hold.campaign.account == account]
+
     def let_go(self, campaign: str) -> None:
         """Claim nothing more for this campaign with the leases in hand, and give them back."""
         for hold in list(self._holds):
@@ -463,6 +470,8 @@ class Recorder:
             work.tokens.append(TokenRead(args[0], tokens.load(db, args[0])))
         elif kind == "pause":
             campaigns.move(db, args[0], "running", "paused", cause=args[1], reason=args[2])
+        elif kind == "pause_account":
+            campaigns.pause_account(db, *args)
         elif kind == "explain":
             campaigns.explain(db, args[0], args[1] or None, args[2] or None)
 

@@ -34,6 +34,7 @@ api_base = "{url}"
 rate = {rate}
 keepalive = "{keepalive}"
 timeout = "{timeout}"
+max_failures = 1
 [message.supply]
 channels = ["custom", "template"]
 [message.supply.custom]

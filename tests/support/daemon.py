@@ -55,7 +55,7 @@ class Daemon:
     ``prefix``: a command to start the daemon by; ``environ``: what it has beside ours."""
 
     #: More lines for ``[account.main]``.
-    ACCOUNT = ""
+    ACCOUNT = "max_failures = 1"
 
     def __init__(self, folder: Path, followers: int = 0, workers: int = 2, concurrency: int = 32, rate: int = 100_000,
                  sandbox: SandboxProcess | None = None, wait: bool = True, prefix: tuple[str, ...] = (),
