@@ -25,7 +25,6 @@ def _mysql(value: object) -> bool:
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "store.url": _mysql,
     "account.*.token": lambda value: value != "stable",
-    "account.*.quiet_hours": _always,
     "account.*.max_failures": _always,
     "audience.*.database": _mysql,
     "audience.*.source": _always,

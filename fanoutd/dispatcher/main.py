@@ -24,6 +24,7 @@ from fanoutd.dispatcher import commands
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
+from fanoutd.dispatcher.limits import Limits
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.receipts import Receipts
@@ -85,6 +86,7 @@ class Dispatcher:
         self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
         self._planner = Planner(self._config, self._spool, self._work)
         self._refresher = Refresher(self._config, self._token)
+        self._limits = Limits(self._config, self._announce)
         self._queries = Queries()
         self._receipts = Receipts()
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
@@ -99,6 +101,7 @@ class Dispatcher:
             "token_check": self._check_tokens,
             "rescue_sweep": lambda: self._desk.submit(self._guarded, self._sweep).result(),
             "spool_sweep": self._sweep_spool,
+            "quota_check": lambda: self._limits.check(self._db()),
         }
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet
@@ -203,6 +206,7 @@ class Dispatcher:
                 log.warning("%s", e)
                 time.sleep(_STORE_RETRY)
         self._epoch.advance(self._db())
+        self._limits.start(self._db())
         self._sweep()
 
     def _distrust(self) -> None:
@@ -235,8 +239,12 @@ class Dispatcher:
             elif each.planned:
                 with db.transaction():
                     campaigns.finish(db, each.id)
+        self._jobs.submit(self._guarded, self._sweep_limits)
         self._announce(db)
         self._store_trouble = False
+
+    def _sweep_limits(self) -> None:
+        self._limits.sweep(self._db())
 
     def _check_epoch(self, db: Database) -> None:
         """Also a store that is replaced while we run: its connection comes back, and it is another."""
@@ -275,7 +283,7 @@ class Dispatcher:
             raise RpcError(-32005, f"campaign {campaign.id} cannot be planned to its end: {e}", "campaign") from None
 
     def _announce(self, db: Database) -> None:
-        waiting, _ = shards.totals(db)
+        waiting = shards.ready(db)
         if waiting:
             self._look_for_room(db)
             self._work(waiting)
@@ -312,10 +320,14 @@ class Dispatcher:
             self._plans.submit(self._guarded, self._plan, campaign)
 
     def _plan(self, campaign: Campaign) -> None:
+        self._jobs.submit(self._guarded, self._ask_quota, campaign.account)
         try:
             self._planner.plan(self._db(), campaign)
         finally:
             self._planning.discard(campaign.id)
+
+    def _ask_quota(self, account: str) -> None:
+        self._limits.begins(self._db(), account)
 
     def _until_due(self) -> float | None:
         due = min(list(self._later.values()), default=None)
@@ -457,8 +469,8 @@ class Dispatcher:
         return {
             "name": name,
             "token": {"ok": good, "expires_in": left and round(left), "source": "stable", "error": error},
-            "rate": self._config.accounts[name].rate,
-            "quota": None,
+            "rate": self._limits.rate(name),
+            "quota": self._limits.quota(db, name),
         }
 
 

@@ -12,13 +12,13 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
 from fanoutd.bucket import Bucket, bucket_path, now
 from fanoutd.child import READY, Child
-from fanoutd.journal import Journal
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.message import RenderError
@@ -30,23 +30,40 @@ from fanoutd.outcome import (
     Verdict,
     answered,
     channel_name,
+    classify,
     describe,
     overdue,
     repeatable,
     unanswered,
 )
 from fanoutd.process import die_with_parent, set_title
+from fanoutd.store import quotas
 from fanoutd.store.campaigns import Campaign
+from fanoutd.times import wall_ms
 from fanoutd.values import message_values
 from fanoutd.worker.fatigue import Fatigue
 from fanoutd.worker.lane import Job, Lane, Message, compile_message
-from fanoutd.worker.recorder import Broken, Claimed, Dry, Finished, Lost, NoRoom, Recorder, TokenRead, Word
+from fanoutd.worker.recorder import (
+    Broken,
+    Claimed,
+    Dry,
+    Finished,
+    Lost,
+    NoRoom,
+    Recorder,
+    Resting,
+    TokenRead,
+    Word,
+)
 from fanoutd.worker.wire import Answer, Wire
 
 log = logging.getLogger("fanoutd.worker")
 
 #: How often the board is brought up to date while there is work, in seconds.
 _BOARD_EVERY = 0.5
+
+#: Answers after which it is certain that the channel has calls left today.
+_TAKEN = (Verdict.SENT, Verdict.NEXT_CHANNEL, Verdict.FAILED)
 
 #: Bytes read from the master at once.
 _READ = 1 << 16
@@ -180,7 +197,9 @@ class Worker:
             name = f"w{c.slot}-{os.getpid()}-{os.urandom(4).hex()}"
             journals = c.config.daemon.state_dir / "journals"
             try:
-                self._recorder = Recorder(c.config.store_url, journals, c.node, name, self._concurrency)
+                self._recorder = Recorder(
+                    c.config.store_url, journals, c.node, name, self._concurrency, c.config.accounts
+                )
             except OSError as e:
                 log.error("no journal can be begun: %s; nothing is sent until the disk has room", e.strerror)
                 return
@@ -226,6 +245,8 @@ class Worker:
             self._dry = True
         elif isinstance(word, NoRoom):
             self._no_room(word)
+        elif isinstance(word, Resting):
+            self._rest(self._lane(word.account), word.channels)
         elif isinstance(word, TokenRead):
             self._token_read(word)
         elif isinstance(word, Finished):
@@ -244,6 +265,8 @@ class Worker:
         hold = claimed.hold
         lane = self._lane(hold.campaign.account)
         jobs = [Job(hold, p, p.progress, self._message(hold.campaign)) for p in claimed.people]
+        for job in jobs:
+            job.probe = job.channel == claimed.probe
         if hold.campaign.id in self._halted:
             self._hand_back(jobs)
             self._recorder_on().let_go(hold.campaign.id)
@@ -344,6 +367,7 @@ class Worker:
         at = now()
         for lane in self._lanes.values():
             lane.due(at)
+            self._hand_back(lane.shut_out(wall_ms()))
             if lane.should_ask_token(at):
                 self._recorder_on().read_token(lane.account.name)
                 self._say({"t": "token_refused", "account": lane.account.name, "token": lane.refused_token})
@@ -353,6 +377,9 @@ class Worker:
     def _start(self, lane: Lane, wire: Wire, job: Job, at: float) -> None:
         if at > job.hold.deadline:  # our lease may be over, and they be called unknown: say that they never left
             self._recorder_on().put(job.hold, job.person.pos, job.progress)
+            return
+        if lane.shuts(job, wall_ms()):
+            self._hand_back([job])
             return
         if overdue(job.progress, uptime_ms()):
             self._close(job, replace(job.progress, state=State.UNKNOWN))
@@ -366,12 +393,12 @@ class Worker:
             refused = Progress(State.FAILED, None, RENDER, None, job.progress.attempts, job.progress.generation)
             self._close(job, refused)
             return
-        journal = self._recorder_on().journal
+        recorder = self._recorder_on()
         target = (lane.account.name, channel_name(channel) or "", token.text)
         lane.breaker.started()
         wire.start(
             target, lane.account, body, (lane, job, channel, token.fingerprint),
-            lambda: _leave(journal, job, channel),
+            lambda: _leave(recorder, lane.account.name, job, channel),
         )  # fmt: skip
 
     def _ended(self, context: tuple[Lane, Job, int, str], answer: Answer) -> None:
@@ -382,6 +409,7 @@ class Worker:
             self._unanswered(lane, job, channel, answer)
         else:
             lane.breaker.answered()
+            lane.bucket.tally(busy=classify(answer.errcode) is Verdict.RETRY)
             self._answered(lane, job, channel, fingerprint, answer, at)
         self._tell_trouble(lane)
 
@@ -405,6 +433,9 @@ class Worker:
         failpoint.reach("after_R")
         last = channel == job.message.channels[-1]
         job.progress, verdict = answered(job.progress, channel, answer.errcode, answer.msgid, last)
+        if job.probe and verdict in _TAKEN:
+            job.probe = False
+            self._recorder_on().reopen(lane.account.name, channel)
         if job.progress.state not in OPEN:
             self._close(job, job.progress)
         elif verdict is Verdict.NEXT_CHANNEL:
@@ -431,18 +462,34 @@ class Worker:
         elif verdict is Verdict.ACCOUNT:
             reason = f"WeChat refuses the account: {describe(answer.errcode or 0)} ({answer.errcode} {answer.errmsg})"
             recorder.pause(job.hold.campaign.id, "token", reason)
+        elif verdict is Verdict.QUOTA:
+            self._used_up(lane, job)
         else:
-            lane.bucket.rest(60.0)
+            lane.bucket.rest()
         self._again_now(lane, job)
 
+    def _used_up(self, lane: Lane, job: Job) -> None:
+        """45009: the channel rests until WeChat counts anew, or an hour when that was tried just now."""
+        name, channel, at = lane.account.name, job.channel, wall_ms()
+        until = at + quotas.REFUSED_MS if job.probe else quotas.reopening(name, channel, at)
+        job.probe = False
+        self._recorder_on().rest(name, channel, until)
+        self._rest(lane, {**lane.rests, channel: until})
+
+    def _rest(self, lane: Lane | None, channels: Mapping[int, int]) -> None:
+        """Whoever is due on one of them waits in the store; the others go on."""
+        if lane is not None:
+            lane.rests = channels
+            self._hand_back(lane.withdraw(lambda job: job.channel in channels and not job.probe))
+
     def _again_now(self, lane: Lane, job: Job) -> None:
-        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted:
+        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted or lane.shuts(job, wall_ms()):
             self._hand_back([job])
         else:
             lane.ready.appendleft(job)
 
     def _later(self, lane: Lane, job: Job, at: float) -> None:
-        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted:
+        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted or lane.shuts(job, wall_ms()):
             self._hand_back([job])
         else:
             lane.again(job, at)
@@ -458,9 +505,10 @@ class Worker:
             self._recorder_on().explain(lane.account.name, "api" if trouble else "", trouble)
 
 
-def _leave(journal: Journal, job: Job, channel: int) -> None:
+def _leave(recorder: Recorder, account: str, job: Job, channel: int) -> None:
     """The body is about to leave."""
-    journal.sending(job.attempt, channel, job.who)
+    recorder.journal.sending(job.attempt, channel, job.who)
+    recorder.called(account, channel)
     failpoint.reach("after_S")
 
 
