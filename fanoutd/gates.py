@@ -20,6 +20,9 @@ from fanoutd.times import clock
 #: So long before quiet hours begin nothing is started any more: a request takes its time to leave.
 EARLY_MS = 1000
 
+#: When the last calls of the day are intended and not yet made: look again so much later. Nobody is told.
+PASSING_MS = 5000
+
 #: The kinds of trouble whose reasons are told from here.
 CAUSES = ("quiet", "quota")
 
@@ -61,8 +64,10 @@ def used_up(found: Mapping[int, Quota], account: str, at_ms: int) -> dict[int, C
             shut[channel] = Closed("quota", rest if at_ms < rest else rest + ASK_FIRST_MS)
         elif rest is not None:
             shut[channel] = Closed("quota", at_ms, rest)
-        elif quota.left == 0:
+        elif quota.spent:
             shut[channel] = Closed("quota", quotas.reopening(account, channel, at_ms))
+        elif quota.left == 0:
+            shut[channel] = Closed("quota", at_ms + PASSING_MS)
     return shut
 
 
@@ -89,8 +94,9 @@ def reason(shut: Mapping[int, Closed], timezone: str, at_ms: int) -> str:
         until = max(each.until for each in shut.values())
         return f"quiet hours until {clock(until, timezone)} ({timezone}); it goes on by itself then"
     parts = [
-        f"{channel_name(channel)} until {clock(max(each.until, at_ms), timezone)}" for channel, each in shut.items()
-    ]
+        f"{channel_name(channel)} until {clock(max(each.until, at_ms), timezone)}"
+        for channel, each in shut.items() if each.rest is not None or each.until > at_ms + PASSING_MS
+    ]  # fmt: skip
     return f"today's calls are used up: {', '.join(parts)} ({timezone}); whoever is due there waits" if parts else ""
 
 

@@ -22,7 +22,7 @@ _OFFSET_MS = 8 * 3_600_000  # of Asia/Shanghai, which has no summer time
 #: A rest goes on beyond midnight, by seconds that differ from account to account: from, and how many more.
 _JITTER_MS = (60_000, 240_000)
 
-#: WeChat's own figures are good to so much of the limit (field reports); within it ours, which are exact, are kept.
+#: WeChat's own figures are good to so much of the limit (field reports); one that is lower by less is not believed.
 _TOLERANCE = 0.01
 
 #: Days that are kept, for whoever wants to look.
@@ -42,9 +42,15 @@ class Quota:
 
     used: int
     """Calls made and calls intended."""
+    made: int
     limit: int | None
     rest_until: int | None
     """WeChat answered 45009: nothing is called before then, nor after it until somebody has seen that it may."""
+
+    @property
+    def spent(self) -> bool:
+        """The limit is reached by calls that were made: of what is only intended some may be given back."""
+        return self.limit is not None and self.made >= self.limit
 
     @property
     def left(self) -> int | None:
@@ -74,8 +80,8 @@ def known(db: Database, account: str, at_ms: int) -> dict[int, Quota]:
         account, today,
     ):  # fmt: skip
         limits = [each for each in (limit, cap) if each is not None]
-        count = used + intended if of_day == today else 0
-        found.setdefault(channel, Quota(count, min(limits, default=None), rest))
+        made, more = (used, intended) if of_day == today else (0, 0)
+        found.setdefault(channel, Quota(made + more, made, min(limits, default=None), rest))
     return found
 
 
@@ -145,14 +151,14 @@ def take_probe(db: Database, account: str, channel: int, rest_until: int, at_ms:
 
 
 def observe(db: Database, account: str, channel: int, at_ms: int, limit: int, spent: int) -> None:
-    """What WeChat says of today: its figure replaces ours where they differ by more than it may be wrong by."""
+    """What WeChat says of today: a higher figure replaces ours, a lower one where it is so by more than it may err."""
     today = day(at_ms)
     _make(db, account, channel, today)
     db.execute(
         "UPDATE fanout_quota SET daily_limit = %s, checked_at = %s, "
-        "used = CASE WHEN used > %s OR used < %s THEN %s ELSE used END "
+        "used = CASE WHEN used < %s OR used > %s THEN %s ELSE used END "
         "WHERE account = %s AND channel = %s AND day = %s",
-        limit, at_ms, spent + int(limit * _TOLERANCE), spent - int(limit * _TOLERANCE), spent, account, channel, today,
+        limit, at_ms, spent, spent + int(limit * _TOLERANCE), spent, account, channel, today,
     )  # fmt: skip
 
 

@@ -124,13 +124,18 @@ class Rests:
     def news(self, db: Database, accounts: set[str]) -> dict[str, dict[int, int]]:
         """By account the channels that rest and until when, where that has changed since ``heard``."""
         at = wall_ms()
-        found = {name: gates.used_up(quotas.known(db, name, at), name, at) for name in accounts}
-        now = {name: {channel: each.until for channel, each in shut.items()} for name, shut in found.items()}
+        now = {name: _shut(quotas.known(db, name, at), name, at) for name in accounts}
         return {name: shut for name, shut in now.items() if shut.keys() != self._told.get(name, {}).keys()}
 
     def heard(self, news: Mapping[str, dict[int, int]]) -> None:
         """The transaction in which this was read is over, and the sending side told."""
         self._told.update(news)
+
+
+def _shut(found: Mapping[int, Quota], account: str, at: int) -> dict[int, int]:
+    """The channels on which nobody may be called, not even who was claimed and counted for it."""
+    found = {channel: quota for channel, quota in found.items() if quota.spent or quota.rest_until is not None}
+    return {channel: each.until for channel, each in gates.used_up(found, account, at).items()}
 
 
 def _within(quota: Quota | None, room: int) -> int:
