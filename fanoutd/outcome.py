@@ -181,10 +181,14 @@ def overdue(progress: Progress, now: int) -> bool:
     return limited and progress.since is not None and not 0 <= now - progress.since < KEY_LIFE_MS
 
 
-def next_channel(progress: Progress, channels: tuple[int, ...]) -> int:
-    """The channel to call now: the first, the one tried last, or the one after its refusal. In doubt the same."""
+def next_channel(progress: Progress, channels: tuple[int, ...], without_custom: bool = False) -> int:
+    """The channel to call now: the first, the one tried last, or the one after its refusal. In doubt the same.
+
+    ``without_custom``: their window is known to be shut, so a customer-service call is not where to begin.
+    """
     if progress.channel not in channels:
-        return channels[0]
+        begin = without_custom and progress.channel is None and channel_name(channels[0]) == "custom"
+        return channels[1] if begin and len(channels) > 1 else channels[0]
     if progress.doubtful:
         return progress.channel
     at = channels.index(progress.channel)

@@ -48,3 +48,8 @@ def message_now(ms: int, timezone: str) -> str:
 def sql_now(ms: int, timezone: str) -> str:
     """``2026-01-02 15:04:05``, to compare with a DATETIME column."""
     return f"{_local(ms, timezone):%Y-%m-%d %H:%M:%S}"
+
+
+def clock(ms: int, timezone: str) -> str:
+    """``08:00``, as a clock there shows it."""
+    return f"{_local(ms, timezone):%H:%M}"

@@ -111,6 +111,7 @@ api_base = "http://127.0.0.1:8080/"
 token = "classic"
 rate = 5
 quiet_hours = "22:00-08:00"
+daily_limit = { custom = 500000, template = 100000 }
 timezone = "UTC"
 on_unknown = "resend"
 opt_out_reply = ""
@@ -168,6 +169,7 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
     assert config.store_url == "mysql://u:p%40ss@db.example:3306/fanout?ssl_ca=x"
     assert config.accounts["a-b"].api_base == "http://127.0.0.1:8080"
     assert config.accounts["a-b"].quiet_hours == ("22:00", "08:00")
+    assert config.accounts["a-b"].daily_limit == {"custom": 500000, "template": 100000}
     assert config.accounts["shared"].app_secret is None
     assert isinstance(config.accounts["shared"].token, TokenQuery)
     assert config.accounts["shared"].token.params == {"account"}
@@ -191,7 +193,7 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
 def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
-        "[store] url", "[account.a-b] quiet_hours", "[account.shared] token", "[mail]", "[metrics]",
+        "[store] url", "[account.shared] token", "[mail]", "[metrics]",
         "[schedule] health_check", "[schedule] digest",
     ]
     assert "[mail]: accepted, no effect in this version yet" in loaded(FULL).warnings
@@ -298,6 +300,9 @@ def test_what_is_wrong_is_named_with_table_and_key(refused: Refused, text: str, 
         ('timezone = "Asia"', "[account.main] timezone: no time zone 'Asia'"),
         ('timezone = "../../etc/passwd"', "[account.main] timezone: no time zone"),
         ('quiet_hours = "22-08"', "[account.main] quiet_hours: wants two different times"),
+        ("daily_limit = 5", "[account.main] daily_limit: wants a table like { custom = 500000"),
+        ("daily_limit = { mail = 5 }", '[account.main] daily_limit: unknown channel "mail"; there are: custom'),
+        ("daily_limit = { custom = 0 }", "[account.main] daily_limit: wants a whole number from 1"),
         ('quiet_hours = "24:00-08:00"', "[account.main] quiet_hours: wants two different times"),
         ('on_unknown = "drop"', '[account.main] on_unknown: wants "hold" or "resend"'),
         ('token = "t0psecret"', '[account.main] token: wants "stable", "classic" or {'),

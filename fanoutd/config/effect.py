@@ -25,7 +25,6 @@ def _mysql(value: object) -> bool:
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "store.url": _mysql,
     "account.*.token": lambda value: isinstance(value, dict) and _mysql(value.get("database")),
-    "account.*.quiet_hours": _always,
     "audience.*.database": _mysql,
     "mail": _always,
     "metrics": _always,

@@ -88,6 +88,7 @@ def _account(account: Account) -> Table:
         "keepalive": _duration(account.keepalive),
         "timeout": _duration(account.timeout),
         "quiet_hours": account.quiet_hours and "-".join(account.quiet_hours),
+        "daily_limit": account.daily_limit or None,
         "timezone": account.timezone,
         "on_unknown": account.on_unknown,
         "max_failures": account.max_failures,

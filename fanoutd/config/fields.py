@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fanoutd.config import values as v
@@ -69,6 +70,7 @@ ACCOUNT: Fields = {
     "keepalive": Field(v.duration, 5.0),
     "timeout": Field(v.duration, 10.0),
     "quiet_hours": Field(v.quiet_hours, None),
+    "daily_limit": Field(v.daily_limit, MappingProxyType({})),
     "timezone": Field(v.timezone, "Asia/Shanghai"),
     "on_unknown": Field(v.choice("hold", "resend"), "hold"),
     "max_failures": Field(v.number(0, 1), 0.2),

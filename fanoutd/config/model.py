@@ -58,6 +58,7 @@ class TokenQuery:
 class Account:
     """[account.NAME]: one official account. ``api_base`` ends without a slash, ``rate`` is calls a second.
 
+    ``daily_limit`` are the calls a day that the operator allows, by channel, where fewer than WeChat does.
     ``app_secret`` is None only where the token comes from a TokenQuery.
     """
 
@@ -71,6 +72,7 @@ class Account:
     keepalive: float
     timeout: float
     quiet_hours: tuple[str, str] | None
+    daily_limit: Mapping[str, int]
     timezone: str
     on_unknown: str
     max_failures: float

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
+from fanoutd.outcome import CHANNELS
+
 Parser = Callable[[Any], Any]
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
@@ -176,6 +178,16 @@ def quiet_hours(value: object) -> tuple[str, str]:
     if not match or match[1] == match[2]:
         raise ValueError('wants two different times of day like "22:00-08:00"')
     return match[1], match[2]
+
+
+def daily_limit(value: object) -> dict[str, int]:
+    """``{ custom = 500000, template = 100000 }``: calls a day by channel, any of them."""
+    if not isinstance(value, dict):
+        raise _wants("a table like { custom = 500000, template = 100000 }", value)
+    for channel in value:
+        if channel not in CHANNELS:
+            raise ValueError(f'unknown channel "{channel[:40]}"; there are: {", ".join(CHANNELS)}')
+    return {channel: whole(1, 10**12)(calls) for channel, calls in value.items()}
 
 
 def crontab(value: object) -> str:

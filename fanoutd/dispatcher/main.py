@@ -25,6 +25,7 @@ from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
+from fanoutd.dispatcher.limits import Limits
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.receipts import Receipts
@@ -92,6 +93,7 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set)
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._templates = Templates(self._config.accounts, self._refresher.check)
+        self._limits = Limits(self._config, self._announce)
         self._queries = Queries()
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher)
@@ -117,6 +119,7 @@ class Dispatcher:
             "token_check": self._check_tokens,
             "rescue_sweep": lambda: self._desk.submit(self._guarded, self._sweep).result(),
             "spool_sweep": self._sweep_spool,
+            "quota_check": lambda: self._limits.check(self._db()),
         }
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet
@@ -230,6 +233,7 @@ class Dispatcher:
         self._epoch.advance(self._db())
         for account in self._config.accounts:
             self._token_alarm(account)
+        self._limits.start(self._db())
         self._sweep()
 
     def _distrust(self) -> None:
@@ -262,9 +266,13 @@ class Dispatcher:
             elif each.planned:
                 with db.transaction():
                     campaigns.finish(db, each.id)
+        self._jobs.submit(self._guarded, self._sweep_limits)
         self._announce(db)
         self._receipts.settle(db)
         self._store_trouble = False
+
+    def _sweep_limits(self) -> None:
+        self._limits.sweep(self._db())
 
     def _check_epoch(self, db: Database) -> None:
         """Also a store that is replaced while we run: its connection comes back, and it is another."""
@@ -303,7 +311,7 @@ class Dispatcher:
             raise RpcError(-32005, f"campaign {campaign.id} cannot be planned to its end: {e}", "campaign") from None
 
     def _announce(self, db: Database) -> None:
-        waiting, _ = shards.totals(db)
+        waiting = shards.ready(db)
         if waiting:
             self._look_for_room(db)
             self._work(waiting)
@@ -351,10 +359,14 @@ class Dispatcher:
             self._plans.submit(self._guarded, self._plan, campaign)
 
     def _plan(self, campaign: Campaign) -> None:
+        self._jobs.submit(self._guarded, self._ask_quota, campaign.account)
         try:
             self._planner.plan(self._db(), campaign)
         finally:
             self._planning.discard(campaign.id)
+
+    def _ask_quota(self, account: str) -> None:
+        self._limits.begins(self._db(), account)
 
     def _until_due(self) -> float | None:
         due = min(list(self._later.values()), default=None)
@@ -505,8 +517,8 @@ class Dispatcher:
         return {
             "name": name,
             "token": {key: token[key] for key in ("ok", "expires_in", "source", "error")},
-            "rate": self._config.accounts[name].rate,
-            "quota": None,
+            "rate": self._limits.rate(name),
+            "quota": self._limits.quota(db, name),
         }
 
 

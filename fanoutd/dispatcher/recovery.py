@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
 from fanoutd.journal import adopt, in_use, tag
 from fanoutd.outcome import State, channel_number, repeatable
-from fanoutd.store import Database, campaigns, shards
+from fanoutd.store import Database, campaigns, quotas, shards
 from fanoutd.store.campaigns import DISTRUSTED
-from fanoutd.store.shards import Lease, Result
+from fanoutd.store.shards import Lease, Person, Result
 from fanoutd.testimony import Testimony, read
+from fanoutd.times import wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +77,12 @@ def settle(db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk) -
             return
         channels = tuple(channel_number(c) for c in campaign.definition["channels"])
         risk = at_any_risk(campaign.account)
-        for person in shards.in_flight(db, held.shard):
-            if person.attempt == held.token:  # handed back already, and not sent to since
-                continue
+        # Who bears this token was handed back already, and not sent to since.
+        claimed = [person for person in shards.in_flight(db, held.shard) if person.attempt != held.token]
+        quotas.settle(
+            db, campaign.account, channels[0], wall_ms(), len(claimed), _calls(said, held, claimed, channels[0])
+        )
+        for person in claimed:
             after = said.judge(person.progress, (held.shard, person.pos, held.token), person.openid, channels)
             if after.state is State.UNKNOWN and repeatable(after, uptime_ms(), risk):
                 after = replace(after, state=State.RESEND)
@@ -91,6 +96,17 @@ def settle(db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk) -
     unknown = sum(after.doubtful for _, after in results)
     log.info("shard %d of campaign %s recovered: %d settled, %d unknown", held.shard, held.campaign,
              len(results) - unknown, unknown)  # fmt: skip
+
+
+def _calls(said: Testimony, held: Lease, claimed: list[Person], first: int) -> Counter[int]:
+    """By channel the calls that were made to these people; where nobody can tell, one each."""
+    made: Counter[int] = Counter()
+    for person in claimed:
+        calls = said.calls.get((held.shard, person.pos, held.token), [])
+        made.update(call.channel for call in calls)
+        if not calls and not said.reliable:
+            made[first] += 1
+    return made
 
 
 def _settle_late(db: Database, said: Testimony) -> None:

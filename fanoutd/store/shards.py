@@ -111,8 +111,8 @@ def lease(db: Database, owner: str) -> Lease | None:
     """Take the oldest free shard of a running campaign, or None when there is none."""
     row = db.one(
         "SELECT s.id, s.token, s.campaign FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
-        "WHERE s.owner IS NULL AND (s.pending > 0 OR s.resend > 0) AND c.state = 'running' "
-        "ORDER BY c.created_at, s.campaign, s.idx LIMIT 1"
+        f"WHERE s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0) "
+        "AND c.state = 'running' ORDER BY c.created_at, s.campaign, s.idx LIMIT 1"
     )
     if row is None:
         return None
@@ -191,7 +191,10 @@ def _write(
                 _count(changed, errors, source, None, -count)
                 _count(changed, errors, progress.state, progress, count)
                 left -= count
-    adjust(db, shard, changed, errors, f", lease_until = {db.NOW_MS} + {LEASE_MS}")
+    adjust(
+        db, shard, changed, errors,
+        f", lease_until = CASE WHEN owner IS NULL THEN lease_until ELSE {db.NOW_MS} + {LEASE_MS} END",
+    )  # fmt: skip
     return changed
 
 
@@ -247,9 +250,40 @@ def renew(db: Database, held: Lease) -> bool:
     ) > 0  # fmt: skip
 
 
-def release(db: Database, held: Lease) -> None:
-    """Give the shard back with nothing on the wire: whoever is pending may be claimed again."""
-    _free(db, held.shard, held.token)
+def release(db: Database, held: Lease, not_before: int = 0) -> None:
+    """Give the shard back with nothing on the wire: whoever is pending may be claimed again, from ``not_before`` on
+    (milliseconds since 1970), until when nobody leases it."""
+    db.execute(
+        "UPDATE fanout_shard SET owner = NULL, next = 0, lease_until = %s WHERE id = %s AND token = %s",
+        not_before, held.shard, held.token,
+    )  # fmt: skip
+
+
+def park(db: Database, campaign: str, not_before: int) -> None:
+    """Let nobody lease what is free of the campaign before then."""
+    db.execute(
+        "UPDATE fanout_shard SET lease_until = %s WHERE campaign = %s AND owner IS NULL AND lease_until < %s",
+        not_before, campaign, not_before,
+    )  # fmt: skip
+
+
+def unpark(db: Database, account: str) -> None:
+    """Let all that is free of the account be leased again."""
+    db.execute(
+        f"UPDATE fanout_shard SET lease_until = 0 WHERE owner IS NULL AND lease_until > {db.NOW_MS} "
+        "AND campaign IN (SELECT id FROM fanout_campaign WHERE account = %s)",
+        account,
+    )
+
+
+def waiting(db: Database, shard: int, whole: bool) -> list[Progress]:
+    """How far its open people have come, each kind once; not ``whole``: of those who are not claimed yet."""
+    rows = db.rows(
+        "SELECT DISTINCT d.state, d.channel, d.errcode FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
+        f"WHERE d.shard = %s AND d.pos >= {0 if whole else 's.next'} AND d.state IN ({_OPEN})",
+        shard,
+    )
+    return [Progress(State(state), channel, errcode) for state, channel, errcode in rows]
 
 
 def of_owner(db: Database, owner: str) -> list[Lease]:
@@ -321,8 +355,8 @@ def people(db: Database, shard: int) -> list[Person]:
 def retake(db: Database, shard: int, token: int) -> int:
     """Free a shard whoever had it, with a new token beyond ``token`` and its own; that token."""
     db.execute(
-        "UPDATE fanout_shard SET owner = NULL, next = 0, token = CASE WHEN token > %s THEN token ELSE %s END + 1 "
-        "WHERE id = %s",
+        "UPDATE fanout_shard SET owner = NULL, next = 0, lease_until = 0, "
+        "token = CASE WHEN token > %s THEN token ELSE %s END + 1 WHERE id = %s",
         token, token, shard,
     )  # fmt: skip
     row = db.one("SELECT token FROM fanout_shard WHERE id = %s", shard)
@@ -354,8 +388,14 @@ def totals(db: Database) -> tuple[int, int]:
     return int(waiting[0][0]), int(leased[0][0])
 
 
-def _free(db: Database, shard: int, token: int) -> None:
-    db.execute("UPDATE fanout_shard SET owner = NULL, next = 0 WHERE id = %s AND token = %s", shard, token)
+def ready(db: Database) -> int:
+    """Shards that a worker may take now: of those that wait, the ones that are not parked."""
+    row = db.one(
+        "SELECT COUNT(*) FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
+        f"WHERE s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0) "
+        "AND c.state = 'running'"
+    )
+    return int(row[0]) if row else 0
 
 
 def _person(

@@ -6,20 +6,23 @@ import heapq
 import json
 import logging
 import random
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 from fanoutd.bucket import Bucket
 from fanoutd.config import Account
+from fanoutd.gates import QuietWatch, is_test
 from fanoutd.ids import client_msg_id
 from fanoutd.journal import Attempt, tag
 from fanoutd.message import Body, RenderError, broken_body, compile_body
 from fanoutd.outcome import Progress, channel_name, channel_number, next_channel
 from fanoutd.store.shards import Person
 from fanoutd.store.tokens import Token
+from fanoutd.times import clock
 from fanoutd.worker.breaker import Breaker
 from fanoutd.worker.recorder import Hold
 from fanoutd.worker.shut import Shut
@@ -53,6 +56,8 @@ class Job:
     message: Message
     refused_token: str | None = None
     """Fingerprint of the token with which the last call was refused."""
+    probe: bool = False
+    """The one who may be called on a channel that rests, to see whether it still must."""
 
     @property
     def changed(self) -> bool:
@@ -82,10 +87,7 @@ class Job:
         channels = self.message.channels
         if not self.progress.doubtful:
             channels = self.message.shut.remaining(channels)
-        first, *others = channels
-        if self.person.skip_custom and self.progress.channel is None and channel_name(first) == "custom" and others:
-            return others[0]
-        return next_channel(self.progress, channels)
+        return next_channel(self.progress, channels, self.person.skip_custom)
 
     @property
     def key(self) -> Key:
@@ -119,6 +121,9 @@ class Lane:
         """When it was last said that the account is refused."""
         self.trouble = ""
         """What the account's campaigns have been told to wait for."""
+        self.rests: Mapping[int, int] = {}
+        """The channels that have no calls left today, and until when (milliseconds since 1970)."""
+        self._quiet = QuietWatch(account)
 
     def __len__(self) -> int:
         """People here who are not on the wire."""
@@ -135,6 +140,18 @@ class Lane:
         self.shut.tick(at)
         while self._later and self._later[0][0] <= at:
             self.ready.appendleft(heapq.heappop(self._later)[2])
+
+    def shuts(self, job: Job, wall_ms: int) -> bool:
+        """Nothing may be started for this one now: its channel rests, or the account is quiet."""
+        if self.rests and job.channel in self.rests and not job.probe:
+            return True
+        return self._quiet.until(wall_ms) is not None and not is_test(job.hold.campaign)
+
+    def shut_out(self, wall_ms: int) -> list[Job]:
+        """Take out those for whom quiet hours have begun."""
+        if self._quiet.until(wall_ms) is None or not len(self):
+            return []
+        return self.withdraw(lambda job: not is_test(job.hold.campaign))
 
     def permits(self, at: float, free: int) -> int:
         """How many calls may start now: by work, slots, token, breaker and the account's rate."""
@@ -191,7 +208,10 @@ class Lane:
         if self.breaker.open:
             return "WeChat's API does not answer; one request at a time is tried until it does"
         rest = self.bucket.resting()
-        return f"WeChat said too many calls: all of the account rest for {rest:.0f} s" if rest else ""
+        if not rest:
+            return ""
+        until = clock(int((time.time() + rest) * 1000), self.account.timezone)
+        return f"WeChat said too many calls in a minute (45011): the account rests until {until}, then goes slower"
 
     def withdraw(self, wanted: Callable[[Job], bool] = lambda _job: True) -> list[Job]:
         """Take out those of them who are not on the wire."""

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fanoutd import failpoint
@@ -19,7 +20,6 @@ from fanoutd.boot import uptime_ms
 from fanoutd.bucket import Bucket, bucket_path, now
 from fanoutd.child import READY, Child
 from fanoutd.config import hooks
-from fanoutd.journal import Journal
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.message import RenderError
@@ -31,6 +31,7 @@ from fanoutd.outcome import (
     Verdict,
     answered,
     channel_name,
+    classify,
     describe,
     meaning,
     overdue,
@@ -39,11 +40,25 @@ from fanoutd.outcome import (
 )
 from fanoutd.process import die_with_parent, set_title
 from fanoutd.standing import LESSONS
+from fanoutd.store import quotas
 from fanoutd.store.campaigns import Campaign
+from fanoutd.times import wall_ms
 from fanoutd.values import message_values
 from fanoutd.worker.fatigue import Fatigue
 from fanoutd.worker.lane import Job, Lane, Message, compile_message
-from fanoutd.worker.recorder import Broken, Claimed, Dry, Finished, Hold, Lost, NoRoom, Recorder, TokenRead, Word
+from fanoutd.worker.recorder import (
+    Broken,
+    Claimed,
+    Dry,
+    Finished,
+    Hold,
+    Lost,
+    NoRoom,
+    Recorder,
+    Resting,
+    TokenRead,
+    Word,
+)
 from fanoutd.worker.tallies import tallies_path
 from fanoutd.worker.verdicts import Stop, for_everyone
 from fanoutd.worker.watch import Watch
@@ -53,6 +68,9 @@ log = logging.getLogger("fanoutd.worker")
 
 #: How often the board is brought up to date while there is work, in seconds.
 _BOARD_EVERY = 0.5
+
+#: Answers after which it is certain that the channel has calls left today.
+_TAKEN = (Verdict.SENT, Verdict.NEXT_CHANNEL, Verdict.FAILED)
 
 #: Bytes read from the master at once.
 _READ = 1 << 16
@@ -187,8 +205,10 @@ class Worker:
             name = f"w{c.slot}-{os.getpid()}-{os.urandom(4).hex()}"
             journals = c.config.daemon.state_dir / "journals"
             try:
-                self._recorder = Recorder(c.config.store_url, journals, c.node, name, self._concurrency,
-                                          hooks(c.config.audiences.values()))  # fmt: skip
+                self._recorder = Recorder(
+                    c.config.store_url, journals, c.node, name, self._concurrency, c.config.accounts,
+                    hooks(c.config.audiences.values()),
+                )
             except OSError as e:
                 log.error("no journal can be begun: %s; nothing is sent until the disk has room", e.strerror)
                 return
@@ -233,6 +253,8 @@ class Worker:
             self._dry = True
         elif isinstance(word, NoRoom):
             self._no_room(word)
+        elif isinstance(word, Resting):
+            self._rest(self._lane(word.account), word.channels)
         elif isinstance(word, TokenRead):
             self._token_read(word)
         elif isinstance(word, Finished):
@@ -251,6 +273,8 @@ class Worker:
         hold = claimed.hold
         lane = self._lane(hold.campaign.account)
         jobs = [Job(hold, p, p.progress, self._message(hold.campaign)) for p in claimed.people]
+        for job in jobs:
+            job.probe = job.channel == claimed.probe
         if hold.campaign.id in self._halted:
             self._hand_back(jobs)
             self._recorder_on().let_go(hold.campaign.id)
@@ -362,6 +386,7 @@ class Worker:
         at = now()
         for lane in self._lanes.values():
             lane.due(at)
+            self._hand_back(lane.shut_out(wall_ms()))
             if lane.should_ask_token(at):
                 self._recorder_on().read_token(lane.account.name)
                 self._say({"t": "token_refused", "account": lane.account.name, "token": lane.refused_token})
@@ -379,6 +404,9 @@ class Worker:
             self._hand_back([job])
             self._let_go(job.hold.campaign.id)
             return
+        if lane.shuts(job, wall_ms()):
+            self._hand_back([job])
+            return
         if overdue(job.progress, uptime_ms()):
             self._close(job, replace(job.progress, state=State.UNKNOWN))
             return
@@ -391,13 +419,13 @@ class Worker:
             refused = Progress(State.FAILED, None, RENDER, None, job.progress.attempts, job.progress.generation)
             self._close(job, refused)
             return
-        journal = self._recorder_on().journal
+        recorder = self._recorder_on()
         target = (lane.account.name, channel_name(channel) or "", token.text)
         lane.breaker.started()
         lane.trials.started((job.hold.campaign.id, channel))
         wire.start(
             target, lane.account, body, (lane, job, channel, token.fingerprint),
-            lambda: _leave(journal, job, channel),
+            lambda: _leave(recorder, lane.account.name, job, channel),
         )  # fmt: skip
 
     def _ended(self, context: tuple[Lane, Job, int, str], answer: Answer) -> None:
@@ -409,6 +437,7 @@ class Worker:
             self._unanswered(lane, job, channel, answer)
         else:
             lane.breaker.answered()
+            lane.bucket.tally(busy=classify(answer.errcode) is Verdict.RETRY)
             self._answered(lane, job, channel, fingerprint, answer, at)
         self._tell_trouble(lane)
 
@@ -435,6 +464,9 @@ class Worker:
         job.progress, verdict = answered(
             job.progress, channel, answer.errcode, answer.msgid, last, personal=job.personal
         )
+        if job.probe and verdict in _TAKEN:
+            job.probe = False
+            self._recorder_on().reopen(lane.account.name, channel)
         stop = self._watch_on().answered((job.hold.campaign.id, channel), answer.errcode, answer.errmsg, verdict)
         if stop:
             self._stop_campaign(job.hold, stop)
@@ -498,8 +530,10 @@ class Worker:
             reason = f"WeChat refuses the account: {describe(answer.errcode or 0)} ({answer.errcode} {answer.errmsg})"
             self._stop_account(lane, job, fingerprint, reason, token=False)
             self._let_go(job.hold.campaign.id)
+        elif verdict is Verdict.QUOTA:
+            self._used_up(lane, job)
         else:
-            lane.bucket.rest(60.0)
+            lane.bucket.rest()
         self._again_now(lane, job)
 
     def _stop_account(self, lane: Lane, job: Job, fingerprint: str, reason: str, token: bool) -> None:
@@ -509,14 +543,28 @@ class Worker:
             self._say({"t": "token_refused", "account": lane.account.name, "token": fingerprint, "reason": reason,
                        "token_refused": token})  # fmt: skip
 
+    def _used_up(self, lane: Lane, job: Job) -> None:
+        """45009: the channel rests until WeChat counts anew, or an hour when that was tried just now."""
+        name, channel, at = lane.account.name, job.channel, wall_ms()
+        until = at + quotas.REFUSED_MS if job.probe else quotas.reopening(name, channel, at)
+        job.probe = False
+        self._recorder_on().rest(name, channel, until)
+        self._rest(lane, {**lane.rests, channel: until})
+
+    def _rest(self, lane: Lane | None, channels: Mapping[int, int]) -> None:
+        """Whoever is due on one of them waits in the store; the others go on."""
+        if lane is not None:
+            lane.rests = channels
+            self._hand_back(lane.withdraw(lambda job: job.channel in channels and not job.probe))
+
     def _again_now(self, lane: Lane, job: Job) -> None:
-        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted:
+        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted or lane.shuts(job, wall_ms()):
             self._hand_back([job])
         else:
             lane.ready.appendleft(job)
 
     def _later(self, lane: Lane, job: Job, at: float, least: float = 0.0) -> None:
-        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted:
+        if self._stopping or job.hold.lost or job.hold.campaign.id in self._halted or lane.shuts(job, wall_ms()):
             self._hand_back([job])
         else:
             lane.again(job, at, least)
@@ -536,9 +584,10 @@ class Worker:
             self._recorder_on().explain(lane.account.name, "api" if trouble else "", trouble)
 
 
-def _leave(journal: Journal, job: Job, channel: int) -> None:
+def _leave(recorder: Recorder, account: str, job: Job, channel: int) -> None:
     """The body is about to leave."""
-    journal.sending(job.attempt, channel, job.who)
+    recorder.journal.sending(job.attempt, channel, job.who)
+    recorder.called(account, channel)
     failpoint.reach("after_S")
 
 

@@ -11,18 +11,21 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from fanoutd import failpoint
+from fanoutd import failpoint, gates
 from fanoutd.bucket import now
+from fanoutd.config import Account
 from fanoutd.journal import Journal
 from fanoutd.outcome import Progress
-from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, subscribers, tokens
+from fanoutd.store import Database, StoreAway, campaigns, open_store, quotas, shards, subscribers, tokens
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import LEASE_MS, Lease, Person
+from fanoutd.times import wall_ms
+from fanoutd.worker.rests import PARKED, Calls, Intent, Rests
 from fanoutd.worker.sift import sift
 
 #: How long outcomes wait for company before they are written, in seconds.
@@ -69,6 +72,8 @@ class Hold:
     lost: bool = False
     taken: bool = False
     """The store has not let it be renewed: somebody may have taken it over, and called its people unknown."""
+    intent: Intent = field(default_factory=Intent)
+    """What the quota counts for its people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,8 @@ class Claimed:
     people: list[Person]
     last: bool
     """Nobody more is to be claimed from this shard."""
+    probe: int | None = None
+    """A channel that rests, on which the one among them may be called: it tries whether the rest is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,14 @@ class TokenRead:
 
 
 @dataclass(frozen=True, slots=True)
+class Resting:
+    """The account's channels that have no calls left today, all of them, and until when (ms since 1970)."""
+
+    account: str
+    channels: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """The recorder failed in a way that it does not know: the worker must end."""
 
@@ -123,7 +138,7 @@ class Finished:
 
 T = TypeVar("T")
 
-Word = Claimed | Lost | Dry | NoRoom | TokenRead | Broken | Finished
+Word = Claimed | Lost | Dry | NoRoom | TokenRead | Resting | Broken | Finished
 
 
 @dataclass(slots=True)
@@ -147,6 +162,15 @@ class _Round:
     lost: list[Hold] = field(default_factory=list)
     claimed: list[Claimed] = field(default_factory=list)
     tokens: list[TokenRead] = field(default_factory=list)
+    calls: Calls = field(default_factory=Counter)
+    """Calls that left since the last round."""
+    day: int = 0
+    """The quota's day on which it claims."""
+    parked: list[Hold] = field(default_factory=list)
+    """Nobody more of them can be sent to now."""
+    passed: bool = False
+    """Shards were passed over, and there may be more."""
+    rests: Mapping[str, dict[int, int]] = field(default_factory=dict)
     no_room: OSError | None = None
     """The journal cannot be made larger, and so nothing was claimed."""
 
@@ -157,13 +181,17 @@ class _Round:
 class Recorder:
     """Methods are called by the sending side; everything with an underscore runs in the thread."""
 
-    def __init__(self, store_url: str, journals: Path, node: str, name: str, concurrency: int,
-                 hooks: Collection[str] = ()) -> None:  # fmt: skip
+    def __init__(
+        self, store_url: str, journals: Path, node: str, name: str, concurrency: int,
+        accounts: Mapping[str, Account], hooks: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self.inbox: deque[Word] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._url, self._journals, self._node, self._name = store_url, journals, node, name
         self._concurrency = concurrency
         self._hooks = hooks  # the statements that some audience has
+        self._rests = Rests(accounts)
+        self._calls: deque[tuple[str, int]] = deque()
         self._serial = 0
         self.journal = self._new_journal()
         self._changed = threading.Condition()
@@ -235,6 +263,18 @@ class Recorder:
         """Say what the account's campaigns wait for; empty: nothing any more."""
         self._errand("explain", account, cause, reason)
 
+    def called(self, account: str, channel: int) -> None:
+        """A call leaves: one of the day's."""
+        self._calls.append((account, channel))
+
+    def rest(self, account: str, channel: int, until: int) -> None:
+        """WeChat says that the day's calls of the channel are used up."""
+        self._errand("rest", account, str(channel), str(until))
+
+    def reopen(self, account: str, channel: int) -> None:
+        """WeChat takes calls of the channel again."""
+        self._errand("reopen", account, str(channel))
+
     def finish(self) -> None:
         """Claim nothing more; when all is recorded and given back, say Finished."""
         with self._changed:
@@ -280,6 +320,7 @@ class Recorder:
         work = self._take_in()
         if self._idle(work):
             return
+        work.calls = Counter(self._calls.popleft() for _ in range(len(self._calls)))
         self._patiently(lambda: self._commit(db, work))
         if work.results:
             failpoint.reach("after_record")
@@ -316,21 +357,23 @@ class Recorder:
     def _commit(self, db: Database, work: _Round) -> None:
         """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
-        work.skipped = 0
+        work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
         with db.transaction():
             for errand in work.errands:
                 self._run_errand(db, errand, work)
             self._record(db, work)
             self._learn(db, work)
+            self._count(db, work)
             self._look_at_shares(db, work.at)
             work.freed = [h for h in self._holds if self._over(h, work)]
             for hold in work.freed:
-                shards.release(db, hold.lease)
+                shards.release(db, hold.lease, self._rests.put_off(db, hold.campaign, hold.lease))
             self._renew(db, work)
             if work.asked > self._served and not self._ending:
                 work.full = not self._may_claim(work)
                 if not work.full:
                     self._claim(db, work)
+            work.rests = self._rests.news(db, {h.campaign.account for h in [*self._holds, *self._new(work)]})
 
     def _record(self, db: Database, work: _Round) -> None:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
@@ -350,6 +393,16 @@ class Recorder:
             answers = [(openid, errcode) for of, openid, errcode in work.learnt if of == account]
             subscribers.use(db, account, [openid for openid, errcode in answers if errcode == 0])
             subscribers.learn(db, account, {openid: errcode for openid, errcode in answers if errcode}, self._hooks)
+
+    def _count(self, db: Database, work: _Round) -> None:
+        """Of the day's calls: those that left, in place of the intentions of whoever is recorded."""
+        self._rests.count(db, work.calls)
+        for hold, closed in work.closed.items():
+            first = gates.channels_of(hold.campaign)[0]
+            quotas.intend(db, hold.campaign.account, first, hold.intent.day, -hold.intent.of_today(closed))
+
+    def _new(self, work: _Round) -> list[Hold]:
+        return [claimed.hold for claimed in work.claimed if claimed.hold not in self._holds]
 
     def _look_at_shares(self, db: Database, at: float) -> None:
         if at - self._looked >= _LOOK_AGAIN:
@@ -390,33 +443,56 @@ class Recorder:
             room -= self._claim_from(db, Hold(lease, campaign, 0.0, 0.0), room, work)
 
     def _claim_from(self, db: Database, hold: Hold, room: int, work: _Round) -> int:
-        """Up to ``room`` people to send to; those who take no messages any more are skipped on the way."""
+        """Up to ``room`` people to send to, and how much of it is used up.
+
+        Those who take no messages any more are skipped on the way, those whose channel is closed handed back.
+        """
+        allowed = self._rests.allow(db, hold.campaign, hold.lease, room)
+        if not allowed.room:
+            return self._pass_over(db, hold, work)
         kept: list[Person] = []
-        last = False
-        while not last and len(kept) < room:
-            wanted = room - len(kept)
+        last, passed = False, 0
+        while not last and not passed and len(kept) < allowed.room:
+            wanted = allowed.room - len(kept)
             people = shards.claim(db, hold.lease, wanted)
             if people is None:
                 work.lost.append(hold)
                 return 0
             last = len(people) < wanted
-            those = sift(db, hold.campaign, hold.lease, people)
-            work.skipped += len(people) - len(those)
-            kept += those
+            takers = sift(db, hold.campaign, hold.lease, people)
+            work.skipped += len(people) - len(takers)
+            due = self._rests.sift(db, hold.campaign, hold.lease, takers, allowed)
+            passed += len(takers) - len(due)
+            kept += due
+        work.passed |= passed > 0
+        quotas.intend(db, hold.campaign.account, gates.channels_of(hold.campaign)[0], work.day, len(kept))
         work.renewed.append(hold)
-        work.claimed.append(Claimed(hold, kept, last))
-        return len(kept)
+        work.claimed.append(Claimed(hold, kept, last, allowed.probe))
+        return len(kept) + passed
+
+    def _pass_over(self, db: Database, hold: Hold, work: _Round) -> int:
+        """Nobody who is left in it can be sent to now."""
+        work.passed = True
+        if hold in self._holds:
+            work.parked.append(hold)
+            return 0
+        shards.release(db, hold.lease, self._rests.put_off(db, hold.campaign, hold.lease))
+        return PARKED
 
     def _apply(self, work: _Round) -> None:
         """After the commit: what is true in the store becomes true here, and the sending side hears of it."""
         for hold, count in work.closed.items():
             hold.open -= count
+            hold.intent.recorded(count)
+        for hold in work.parked:
+            hold.exhausted = True
         for hold in work.renewed:
             hold.renewed, hold.deadline = work.at, work.at + LEASE_MS / 1000 - _MARGIN
         for hold in work.lost:
             hold.lost = hold.taken = True
         for claimed in work.claimed:
             claimed.hold.open += len(claimed.people)
+            claimed.hold.intent.claimed(len(claimed.people), work.day)
             claimed.hold.exhausted = claimed.last
             if claimed.hold not in self._holds:
                 held = claimed.hold.lease
@@ -437,6 +513,9 @@ class Recorder:
             self._tell(Lost(hold))
         if work.claimed:
             failpoint.reach("after_claim")
+        for account, channels in work.rests.items():
+            self._tell(Resting(account, channels))
+        self._rests.heard(work.rests)
         for claimed in work.claimed:
             if claimed.people:
                 self._tell(claimed)
@@ -447,10 +526,14 @@ class Recorder:
             if work.no_room is not None:
                 self._tell(NoRoom(work.asked, work.no_room))
                 self._served = work.asked
-            elif not work.full and (any(c.people for c in work.claimed) or work.skipped < _SKIPPED_AT_ONCE):
+            elif not work.full and (any(c.people for c in work.claimed) or not self._more_to_look_at(work)):
                 self._served = work.asked
                 if not any(c.people for c in work.claimed):
                     self._tell(Dry(work.asked))
+
+    def _more_to_look_at(self, work: _Round) -> bool:
+        """Nobody was found, but only because shards were passed over, or so many people skipped."""
+        return work.passed or work.skipped >= _SKIPPED_AT_ONCE
 
     def _finish_campaigns(self, db: Database, work: _Round) -> None:
         """In a transaction after that of the last record: of two workers at the end, one sees both."""
@@ -472,6 +555,11 @@ class Recorder:
             campaigns.move(db, args[0], "running", "paused", cause=args[1], reason=args[2])
         elif kind == "pause_account":
             campaigns.pause_account(db, *args)
+        elif kind == "rest":
+            quotas.rest(db, args[0], int(args[1]), int(args[2]), wall_ms())
+        elif kind == "reopen":
+            quotas.reopen(db, args[0], int(args[1]))
+            shards.unpark(db, args[0])
         elif kind == "explain":
             campaigns.explain(db, args[0], args[1] or None, args[2] or None)
 

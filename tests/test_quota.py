@@ -1,0 +1,379 @@
+"""The day's calls: counted before they are made, at rest after 45009, taken up again when WeChat has some left."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fanoutd import gates
+from fanoutd.dispatcher.limits import NOT_YET_MS, Counted, Limits, ask, counted
+from fanoutd.outcome import State
+from fanoutd.store import quotas, shards
+from fanoutd.store.quotas import REFUSED_MS
+from fanoutd.times import iso, wall_ms
+from fanoutd.worker.rests import Intent
+from support.bench import Bench, WorkerProcess, person, wait_for
+from support.daemon import Daemon
+
+CUSTOM, TEMPLATE = 1, 2
+NOON = 1_795_752_000_000  # 2026-11-27 12:00 in Shanghai
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Make]:
+    made: list[Bench] = []
+
+    def make(**how: Any) -> Bench:
+        made.append(Bench(tmp_path, **how))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def calls(b: Bench, channel: str = "custom") -> int:
+    return int(b.sandbox.stats()["requests"].get(f"/cgi-bin/message/{channel}/send", 0))
+
+
+def reason(b: Bench) -> str | None:
+    found: str | None = b.db.rows("SELECT reason FROM fanout_campaign")[0][0]
+    return found
+
+
+def idle(worker: WorkerProcess) -> bool:
+    return worker.listen()[-1:] == [{"t": "idle"}]
+
+
+def over(b: Bench, channel: int = CUSTOM, ago_ms: int = 30_000) -> None:
+    """The rest's end, so long ago."""
+    with b.db.transaction():
+        quotas.rest(b.db, "main", channel, wall_ms() - ago_ms, wall_ms())
+        shards.unpark(b.db, "main")
+
+
+# ---- the count
+
+
+def test_the_day_is_that_of_shanghai_and_a_rest_ends_one_to_five_minutes_into_the_next() -> None:
+    midnight = NOON + 12 * 3_600_000
+    assert quotas.day(midnight - 1) == quotas.day(NOON) == quotas.day(midnight) - 1
+    ends = [quotas.reopening(f"account{n}", CUSTOM, NOON) - midnight for n in range(200)]
+    assert min(ends) >= 60_000 and max(ends) <= 300_000 and len(set(ends)) > 100
+    assert quotas.reopening("a", CUSTOM, NOON) == quotas.reopening("a", CUSTOM, NOON + 3_600_000)
+    assert iso(quotas.reopening("a", CUSTOM, NOON)).startswith("2026-11-27T16:0")
+
+
+def test_nothing_is_known_at_first_and_what_is_left_is_what_calls_and_intentions_leave(bench: Make) -> None:
+    db = bench().db
+    assert quotas.left(db, "main", CUSTOM, NOON) is None
+    with db.transaction():
+        quotas.cap(db, "main", CUSTOM, NOON, 1000)
+        quotas.count(db, "main", CUSTOM, quotas.day(NOON), 300)
+        quotas.intend(db, "main", CUSTOM, quotas.day(NOON), 64)
+    assert quotas.left(db, "main", CUSTOM, NOON) == 636
+    assert quotas.used(db, "main", CUSTOM, quotas.day(NOON)) == 364
+    assert quotas.left(db, "main", TEMPLATE, NOON) is None and quotas.left(db, "other", CUSTOM, NOON) is None
+    tomorrow = NOON + 86_400_000
+    assert quotas.left(db, "main", CUSTOM, tomorrow) == 1000
+    with db.transaction():
+        quotas.count(db, "main", CUSTOM, quotas.day(tomorrow), 1)
+    assert quotas.left(db, "main", CUSTOM, tomorrow) == 999 and quotas.left(db, "main", CUSTOM, NOON) == 636
+
+
+def test_wechats_figure_replaces_ours_beyond_its_tolerance_and_keeps_what_is_intended(bench: Make) -> None:
+    db, today = bench().db, quotas.day(NOON)
+    with db.transaction():
+        quotas.count(db, "main", CUSTOM, today, 5000)
+        quotas.intend(db, "main", CUSTOM, today, 100)
+        quotas.observe(db, "main", CUSTOM, NOON, 100_000, 4100)
+    assert quotas.used(db, "main", CUSTOM, today) == 5100  # within 1 % of the limit: ours is exact
+    for spent in (9000, 2000):  # another system calls too; a crash had counted too much
+        with db.transaction():
+            quotas.observe(db, "main", CUSTOM, NOON, 100_000, spent)
+        assert quotas.left(db, "main", CUSTOM, NOON) == 100_000 - spent - 100
+    with db.transaction():
+        quotas.tidy(db, NOON, nobody_claimed=True)
+    assert quotas.used(db, "main", CUSTOM, today) == 2000
+
+
+def test_the_operators_limit_holds_where_it_is_the_lower_one(bench: Make) -> None:
+    db = bench().db
+    with db.transaction():
+        quotas.observe(db, "main", CUSTOM, NOON, 500, 0)
+        quotas.cap(db, "main", CUSTOM, NOON, 1000)
+    assert quotas.left(db, "main", CUSTOM, NOON) == 500
+    with db.transaction():
+        quotas.cap(db, "main", CUSTOM, NOON, 100)
+    assert quotas.left(db, "main", CUSTOM, NOON) == 100
+    with db.transaction():
+        quotas.cap(db, "main", CUSTOM, NOON, None)
+    assert quotas.left(db, "main", CUSTOM, NOON) == 500
+
+
+def test_who_was_claimed_before_midnight_is_not_taken_off_the_new_day() -> None:
+    intent = Intent()
+    intent.claimed(10, day=5)
+    intent.recorded(4)
+    intent.claimed(20, day=6)
+    assert (intent.earlier, intent.today) == (6, 20)
+    assert intent.of_today(6) == 0 and intent.of_today(10) == 4
+    intent.recorded(10)
+    assert (intent.earlier, intent.today, intent.of_today(16)) == (0, 16, 16)
+
+
+def test_everything_that_was_called_is_counted_and_nothing_is_intended_at_the_end(bench: Make) -> None:
+    b = bench(no_window=0.3, busy=0.1)
+    b.campaign(300)
+    b.work()
+    wait_for(lambda: b.state() == "done", "the end", 30)
+    wait_for(lambda: idle(b.workers[0]), "idleness")
+    today = quotas.day(wall_ms())
+    assert quotas.used(b.db, "main", CUSTOM, today) == calls(b) > 300
+    assert quotas.used(b.db, "main", TEMPLATE, today) == calls(b, "template") > 50
+    assert b.db.rows("SELECT SUM(intended) FROM fanout_quota") == [(0,)]
+
+
+def test_a_crash_loop_counts_no_call_too_little_and_spends_no_day_twice(bench: Make) -> None:
+    b = bench(concurrency=8, latency="20ms")
+    with b.db.transaction():
+        quotas.cap(b.db, "main", CUSTOM, wall_ms(), 400)
+    b.campaign(1000)
+    today = quotas.day(wall_ms())
+    for slot in range(1, 6):
+        worker, before = b.work(slot), calls(b)
+        wait_for(lambda before=before: calls(b) > before + 30, "some calls")
+        worker.kill()
+        assert quotas.used(b.db, "main", CUSTOM, today) >= calls(b)
+        b.recover()
+        assert quotas.used(b.db, "main", CUSTOM, today) >= calls(b)
+        assert quotas.used(b.db, "main", CUSTOM, today) <= calls(b) + 8 * slot
+    last = b.work(6)
+
+    def spent() -> bool:
+        if idle(last):
+            last.say(t="work")  # as the dispatcher does while any shard is free
+        return quotas.known(b.db, "main", wall_ms())[CUSTOM].spent
+
+    wait_for(spent, "the last call of the day", 30)
+    assert 400 - 8 * 5 <= calls(b) <= 400
+    assert b.counts().pending >= 600 and b.state() == "running"
+    limits(b, b.sandbox.url, []).sweep(b.db)
+    assert (reason(b) or "").startswith("today's calls are used up: custom until 00:0")
+
+
+# ---- 45009
+
+
+def test_45009_rests_its_channel_until_midnight_and_nobody_crosses_over(bench: Make) -> None:
+    b = bench(concurrency=16, latency="20ms")
+    b.campaign(300)
+    b.sandbox.scripts({person(i): [45015] for i in range(10)} | {person(i): [45009] for i in range(30, 300)})
+    worker = b.work()
+    wait_for(lambda: b.counts().sent_template == 10 and shards.totals(b.db)[1] == 0 and idle(worker), "idleness")
+    assert (b.counts().sent_custom, b.counts().pending) == (20, 270)
+    assert calls(b) <= 30 + 2 * 16 and calls(b, "template") == 10
+    assert b.state() == "running" and "custom until 00:0" in (reason(b) or "")
+    assert quotas.resting(b.db, "main", CUSTOM, wall_ms()) == quotas.reopening("main", CUSTOM, wall_ms())
+    assert shards.totals(b.db) == (3, 0) and shards.ready(b.db) == 0
+    assert not b.db.rows("SELECT 1 FROM fanout_delivery WHERE state = %s", State.FAILED)
+    before = calls(b)
+    worker.say(t="work")  # told again, it looks and finds nothing: another worker likewise
+    other = b.work(slot=2)
+    wait_for(lambda: idle(other) and idle(worker), "idleness")
+    assert calls(b) == before
+
+
+def test_the_other_channel_goes_on(bench: Make) -> None:
+    b = bench(concurrency=16)
+    b.campaign(300)
+    b.sandbox.scripts({person(i): [45015] for i in range(0, 300, 2)})
+    b.sandbox.scripts({person(i): [45009] for i in range(0, 300, 2)}, channel="template")
+    worker = b.work()
+    wait_for(lambda: b.counts().sent_custom == 150 and idle(worker), "the end of what may be sent")
+    assert b.counts().pending == 150
+    assert calls(b) == 300 and 0 < calls(b, "template") <= 32
+    assert "template until 00:0" in (reason(b) or "") and "custom" not in (reason(b) or "")
+    # At the end of the rest they go on where they were.
+    b.sandbox.scripts({person(i): [0] for i in range(0, 300, 2)}, channel="template")
+    with b.db.transaction():
+        quotas.reopen(b.db, "main", TEMPLATE)
+        shards.unpark(b.db, "main")
+    worker.say(t="work")
+    wait_for(lambda: b.state() == "done", "the end")
+    assert b.counts().sent_template == 150 and calls(b) == 300 and set(b.accepted().values()) == {1}
+
+
+def test_after_the_rest_one_single_call_tries_and_all_go_on_when_it_is_taken(bench: Make) -> None:
+    b = bench(concurrency=16, latency="100ms")
+    b.campaign(200)
+    over(b)
+    workers = [b.work(slot) for slot in (1, 2)]
+    wait_for(lambda: idle(workers[1]) or idle(workers[0]), "the other one's idleness")
+    wait_for(lambda: shards.ready(b.db) > 0, "the rest's end in the store")
+    workers[0].say(t="work")
+    wait_for(lambda: b.state() == "done", "the end")
+    first, second, *_ = sorted(row["t"] for row in b.sandbox.ledger_rows())
+    assert second > first + 0.1, "somebody was called before the answer was known"
+    assert quotas.known(b.db, "main", wall_ms())[CUSTOM].rest_until is None
+    assert b.counts().sent_custom == 200 and calls(b) == 200
+
+
+def test_a_try_that_is_refused_is_repeated_an_hour_later(bench: Make) -> None:
+    b = bench(concurrency=16)
+    b.campaign(200)
+    b.sandbox.scripts({person(i): [45009] for i in range(200)})
+    over(b)
+    worker = b.work()
+    wait_for(lambda: idle(worker), "idleness")
+    assert calls(b) == 1 and b.counts().pending == 200
+    until = quotas.resting(b.db, "main", CUSTOM, wall_ms())
+    assert until is not None and abs(until - wall_ms() - REFUSED_MS) < 20_000
+
+
+def test_nobody_tries_before_wechat_was_asked(bench: Make) -> None:
+    b = bench()
+    b.campaign(10)
+    over(b, ago_ms=1000)
+    worker = b.work()
+    wait_for(lambda: idle(worker), "idleness")
+    assert calls(b) == 0
+
+
+# ---- what WeChat says of it
+
+
+@contextmanager
+def wechat(answer: object) -> Iterator[tuple[str, list[tuple[str, object]]]]:
+    """A server that answers every POST so; its address, and what it was asked."""
+    asked: list[tuple[str, object]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            data = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def limits(b: Bench, url: str, reopened: list[int]) -> Limits:
+    account = replace(b.config.accounts["main"], api_base=url)
+    return Limits(replace(b.config, accounts={"main": account}), lambda _db: reopened.append(1))
+
+
+GOOD = {"errcode": 0, "errmsg": "ok", "quota": {"daily_limit": 500_000, "used": 1200, "remain": 498_800}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, [], {}, {"errcode": 76003}, {"quota": None}, {"quota": {"daily_limit": "1", "used": 1, "remain": 1}},
+     {"quota": {"daily_limit": 1, "used": -1, "remain": 1}}, {"quota": {"daily_limit": True, "used": 0, "remain": 0}}],
+)  # fmt: skip
+def test_an_answer_without_figures_says_nothing(answer: object) -> None:
+    assert counted(answer) is None
+
+
+def test_wechat_is_asked_for_the_path_of_the_channel(bench: Make) -> None:
+    b = bench()
+    with wechat(GOOD) as (url, asked):
+        account = replace(b.config.accounts["main"], api_base=url)
+        assert ask(account, "TOKEN", "custom") == Counted(500_000, 1200, 498_800)
+    assert asked == [
+        ("/cgi-bin/openapi/quota/get?access_token=TOKEN", {"cgi_path": "/cgi-bin/message/custom/send"})
+    ]
+    assert ask(account, "TOKEN", "custom") is None  # nobody listens there any more
+
+
+def test_what_wechat_has_left_ends_a_rest_without_a_call(bench: Make) -> None:
+    b, reopened = bench(), []
+    b.campaign(10)
+    over(b, ago_ms=1)
+    with wechat(GOOD) as (url, asked):
+        limits(b, url, reopened).sweep(b.db)
+    assert len(asked) == 1 and reopened == [1]
+    assert quotas.known(b.db, "main", wall_ms())[CUSTOM].rest_until is None
+    assert quotas.left(b.db, "main", CUSTOM, wall_ms()) == 498_800
+
+
+def test_while_wechat_has_nothing_left_it_is_asked_again_later(bench: Make) -> None:
+    b, reopened = bench(), []
+    b.campaign(10)
+    over(b, ago_ms=1)
+    with wechat({"quota": {"daily_limit": 1000, "used": 1000, "remain": 0}}) as (url, asked):
+        for _ in range(3):
+            limits(b, url, reopened).sweep(b.db)
+    until = quotas.resting(b.db, "main", CUSTOM, wall_ms())
+    assert until is not None and abs(until - wall_ms() - NOT_YET_MS) < 20_000
+    assert len(asked) == 1 and not reopened
+
+
+def test_accounts_at_work_are_asked_for_and_idle_ones_are_not(bench: Make) -> None:
+    b = bench()
+    with wechat(GOOD) as (url, asked):
+        limits(b, url, []).check(b.db)
+        assert not asked
+        b.campaign(10)
+        here = limits(b, url, [])
+        here.begins(b.db, "main")
+        here.begins(b.db, "main")
+        assert len(asked) == 2  # once for each channel
+        here.check(b.db)
+    assert len(asked) == 4
+    assert here.quota(b.db, "main") == {
+        "custom": {"limit": 500_000, "used": 1200, "left": 498_800},
+        "template": {"limit": 500_000, "used": 1200, "left": 498_800},
+    }
+
+
+def test_the_reason_names_channel_and_time_in_the_accounts_zone() -> None:
+    until = quotas.reopening("main", CUSTOM, NOON)
+    words = gates.reason({CUSTOM: gates.Closed("quota", until)}, "UTC", NOON)
+    assert words.startswith("today's calls are used up: custom until 16:0") and "(UTC)" in words
+
+
+class Capped(Daemon):
+    ACCOUNT = "daily_limit = { custom = 40 }\nmax_failures = 1"
+
+
+def test_a_daemon_stops_at_the_operators_limit_says_so_and_goes_on_when_it_is_raised(tmp_path: Path) -> None:
+    d = Capped(tmp_path, followers=100)
+    try:
+        campaign = d.call("campaign.submit", content="x", phone="1")["campaign"]
+        seen = wait_for(lambda: (c := d.call("campaign.get", campaign=campaign))["reason"] and c, "a reason")
+        assert seen["state"] == "running" and "custom until 00:0" in seen["reason"]
+        wait_for(lambda: d.call("campaign.get", campaign=campaign)["counts"]["pending"] == 60, "the limit")
+        account = d.call("daemon.status")["accounts"][0]
+        assert account["rate"] == 100_000
+        assert account["quota"]["custom"] == {"limit": 40, "used": 40, "left": 0}
+        d.config.write_text(d.config.read_text().replace("custom = 40", "custom = 1000"))
+        d.process.send_signal(1)
+        done = d.until(campaign)
+        assert done["counts"]["sent_custom"] == 100 and done["reason"] is None
+        assert d.audit(campaign).good
+    finally:
+        d.close()
