@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from fanoutd import client
+from fanoutd.cli import openids as people
 from fanoutd.cli.common import Settings, connected, pass_settings, say
 from fanoutd.client import FINAL, Client
 from fanoutd.config import Config
@@ -27,7 +28,8 @@ PATIENCE = 30.0
 @click.option("--file", "file", metavar="FILE|-", help="A submission as a JSON object.")
 @click.option("--message", metavar="KIND", help="Which [message.…] to send.")
 @click.option("--audience", metavar="NAME", help="Which [audience.…] to send it to.")
-@click.option("--openids", metavar="FILE|-", help="Send to these instead: one openid a line.")
+@click.option("--openids", metavar="FILE|-", help="Send to these instead: one openid a line, as many as there are.")
+@click.option("--test", metavar="OPENID", help="Send to this one person, opt-out and quiet hours aside.")
 @click.option("--page", type=int, metavar="K", help="Only the K-th page of the audience, from 0.")
 @click.option("--phone", metavar="P", help="The value of {phone}.")
 @click.option("--set", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the message; repeatable.")
@@ -41,7 +43,10 @@ PATIENCE = 30.0
 def send(settings: Settings, /, wait: bool, as_json: bool, **given: Any) -> None:
     """Submit a campaign and print its id."""
     config = settings.load()
+    openids = given.pop("openids")
     params = submission(**given)
+    if openids:
+        params |= people.params(config, openids, _size(params))
     if _size(params) > config.daemon.max_request - 200:
         raise BadInput(
             f"the submission is longer than [daemon] max_request = {config.daemon.max_request} bytes; "
@@ -61,14 +66,11 @@ def send(settings: Settings, /, wait: bool, as_json: bool, **given: Any) -> None
     judge(last)
 
 
-def submission(*, text: str | None, file: str | None, openids: str | None, variables: tuple[str, ...],
-               **given: Any) -> dict[str, Any]:  # fmt: skip
-    """The params of campaign.submit. Raises BadInput."""
+def submission(*, text: str | None, file: str | None, variables: tuple[str, ...], **given: Any) -> dict[str, Any]:
+    """The params of campaign.submit, people aside. Raises BadInput."""
     params: dict[str, Any] = _document(file) if file else {}
     if text is not None:
         params["content"] = text
-    if openids:
-        params["openids"] = read_openids(openids)
     if variables:
         data = params.get("data") or {}
         if not isinstance(data, dict):
@@ -92,20 +94,10 @@ def _document(file: str) -> dict[str, Any]:
     try:
         document = json.loads(_read(file))
     except (ValueError, RecursionError) as e:
-        raise BadInput(f"{_name(file)}: no JSON ({e})") from None
+        raise BadInput(f"{people.name(file)}: no JSON ({e})") from None
     if not isinstance(document, dict):
-        raise BadInput(f"{_name(file)}: a JSON object is wanted, like {{\"content\": \"…\"}}")
+        raise BadInput(f"{people.name(file)}: a JSON object is wanted, like {{\"content\": \"…\"}}")
     return document
-
-
-def read_openids(file: str) -> list[str]:
-    lines = [line.split(",")[0].strip().strip('"') for line in _read(file).splitlines()]
-    if lines and lines[0].lower() == "openid":
-        del lines[0]
-    found = [line for line in lines if line]
-    if not found:
-        raise BadInput(f"{_name(file)}: no openid in it; one a line is wanted")
-    return found
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -122,11 +114,7 @@ def _read(file: str) -> str:
     except OSError as e:
         raise BadInput(f"{file}: {e.strerror}") from None
     except UnicodeDecodeError:
-        raise BadInput(f"{_name(file)}: not UTF-8 text") from None
-
-
-def _name(file: str) -> str:
-    return "standard input" if file == "-" else file
+        raise BadInput(f"{people.name(file)}: not UTF-8 text") from None
 
 
 def see_through(config: Config, campaign: str) -> dict[str, Any]:

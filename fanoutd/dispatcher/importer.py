@@ -41,6 +41,11 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     return campaigns.get(db, campaign)
 
 
+def has_list(document: dict[str, Any]) -> bool:
+    """Whether the submission brought its people with it."""
+    return document["openids"] is not None or document.get("upload") is not None
+
+
 def _undefined(document: dict[str, Any], node: str, why: str) -> Campaign:
     """What was accepted under another configuration than the one in force."""
     return Campaign(
@@ -48,7 +53,7 @@ def _undefined(document: dict[str, Any], node: str, why: str) -> Campaign:
         audience=document["audience"], reference=document["reference"], key=document["key"], state="paused",
         cause="config", reason=f"{why}; put it back, reload, and resume the campaign", created_at=document["at"],
         send_at=document["send_at"], started_at=None, finished_at=None, planned=False, node=node,
-        origin="query" if document["openids"] is None else "list", definition={},
+        origin="list" if has_list(document) else "query", definition={},
     )  # fmt: skip
 
 
@@ -56,7 +61,7 @@ def build(document: dict[str, Any], config: Config, node: str) -> Campaign:
     """The campaign row, with the message and the query that are in force now. Raises BadInput."""
     message = config.pick("message", document["message"])
     account = config.pick("account", document["account"])
-    listed = document["openids"] is not None
+    listed = has_list(document)
     audience = None if listed else config.pick("audience", document["audience"])
     definition = {
         "channels": list(message.channels),
@@ -69,6 +74,7 @@ def build(document: dict[str, Any], config: Config, node: str) -> Campaign:
         "data": document["data"],
         "page": document["page"],
         "page_size": document["page_size"],
+        "test": document.get("test", False),
     }
     later = document["send_at"] is not None and document["send_at"] > wall_ms()
     return Campaign(

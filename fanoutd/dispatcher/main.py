@@ -352,6 +352,7 @@ class Dispatcher:
 
     def _sweep_spool(self) -> None:
         self._spool.expire_keys(self._config.schedule.retention)
+        self._spool.uploads.expire()
         if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
             expire(self._journals, JOURNALS_KEPT)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,8 @@ from fanoutd.master.refusals import Refusals
 from fanoutd.master.reload import Told
 from fanoutd.master.rpc import Bad, Request, RpcError
 from fanoutd.master.watches import FINAL, Watches
-from fanoutd.spool import Spool
+from fanoutd.spool import Spool, accept
+from fanoutd.uploads import UnknownUpload
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Service:
             "daemon.reload": self._daemon_reload,
             "daemon.scale": self._daemon_scale,
             "campaign.submit": self._campaign_submit,
+            "audience.upload": self._audience_upload,
             "campaign.watch": self._campaign_watch,
             **dict.fromkeys(CARRIED, self._carry),
         }
@@ -154,22 +157,37 @@ class Service:
 
     def _submit(self, client: Client, params: Mapping[str, Any]) -> Json:
         """Kept on disk when this returns. Raises RpcError with nothing kept."""
-        if self.stopping:
-            raise RpcError(rpc.NOT_NOW, "the daemon is stopping; try again when it is back")
         keyed = submission.keyed_id(params, self._config)
-        try:
+        with self._keeping():
             if keyed is not None and self._spool.knows(keyed):
                 return {"campaign": keyed, "duplicate": True}
             document = submission.document(
                 params, self._config, now_ms=times.wall_ms(), uid=client.uid, pid=client.pid
             )
-            self._spool.accept(document, keyed=keyed is not None)
-        except OSError as e:
-            self._trouble.warning("the spool takes no submission: %s", e)
-            raise RpcError(rpc.NOT_NOW, f"the spool cannot take it now: {e.strerror}; try again") from None
+            accept(self._spool, document, keyed is not None)
         campaign: str = document["campaign"]
         self._tell_dispatcher({"t": "spool", "campaign": campaign})
         return {"campaign": campaign, "duplicate": False}
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Something is written down for a client: what hinders it is his error, or one that passes."""
+        if self.stopping:
+            raise RpcError(rpc.NOT_NOW, "the daemon is stopping; try again when it is back")
+        try:
+            yield
+        except UnknownUpload as e:
+            raise read.invalid("upload", str(e)) from None
+        except OSError as e:
+            self._trouble.warning("the spool takes no submission: %s", e)
+            raise RpcError(rpc.NOT_NOW, f"the spool cannot take it now: {e.strerror}; try again") from None
+
+    def _audience_upload(self, call: Call) -> None:
+        params = call.request.params
+        read.only(params, ("upload", "openids"))
+        with self._keeping():
+            upload, count = self._spool.uploads.add(read.upload(params), read.openids(params.get("openids")))
+        call.succeed({"upload": upload, "count": count})
 
     # ---- the daemon itself
 

@@ -17,11 +17,11 @@ from fanoutd.master.rpc import INVALID_PARAMS, RpcError
 Params = Mapping[str, Any]
 
 PARAMS = (
-    "content", "phone", "data", "message", "account", "audience", "openids", "page", "page_size", "send_at",
-    "key", "reference",
+    "content", "phone", "data", "message", "account", "audience", "openids", "upload", "test", "page", "page_size",
+    "send_at", "key", "reference", "dry_run",
 )
-#: Named by the protocol, not built yet; null and false ask for nothing and are taken.
-LATER = ("test", "upload", "dry_run")
+#: Ways to say to whom, of which there may be one.
+_WHOM = ("audience", "openids", "upload", "test")
 
 PAGE_SIZE = 500
 #: Bytes of a custom text message. Source: error 45002; WeChat publishes no figure, this one is measured.
@@ -32,6 +32,8 @@ _LONGEST_LABEL = 200
 
 def from_bare(params: Params) -> Params:
     """A bare object's parameters under their own names: its ``flag`` is the page."""
+    if params.get("dry_run"):
+        raise invalid("dry_run", "has no answer here; ask by the method campaign.submit")
     if "flag" not in params:
         return params
     if "page" in params:
@@ -50,10 +52,11 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
 
     ``uid`` and ``pid`` are the peer's; ``now_ms`` is the wall clock.
     """
-    read.only({name: value for name, value in params.items() if not _is_later(name, value)}, PARAMS)
+    read.only(params, PARAMS)
     account, kind = _account(params, config), _message(params, config)
-    openids = _openids(params)
-    audience = None if openids else _audience(params, config)
+    openids, upload, test = _listed(params)
+    listed = openids is not None or upload is not None
+    audience = None if listed else _audience(params, config)
     return {
         "v": 1,
         "campaign": keyed_id(params, config) or new_campaign_id(now_ms),
@@ -65,7 +68,9 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
         "phone": read.label(params, "phone", _LONGEST_LABEL),
         "data": _data(params, kind, audience, config),
         "openids": openids,
-        "page": _page(params, openids),
+        "upload": upload,
+        "test": test,
+        "page": _page(params, listed),
         "page_size": read.whole(params, "page_size", 1, 1_000_000, PAGE_SIZE),
         "send_at": read.when(params, "send_at"),
         "key": _key(params),
@@ -73,14 +78,6 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
         "uid": uid,
         "pid": pid,
     }
-
-
-def _is_later(name: str, value: Any) -> bool:
-    if name not in LATER:
-        return False
-    if value is None or value is False:
-        return True
-    raise invalid(name, "is not in this version yet")
 
 
 def _account(params: Params, config: Config) -> Account:
@@ -114,14 +111,16 @@ def _audience(params: Params, config: Config) -> Audience:
     return audience
 
 
-def _openids(params: Params) -> list[str] | None:
-    """The list, None when there is none: an empty one never means everyone."""
-    value = params.get("openids")
-    if value is None:
-        return None
-    if params.get("audience") is not None:
-        raise invalid("audience", "and openids exclude each other; give one of them")
-    return read.openids(value)
+def _listed(params: Params) -> tuple[list[str] | None, str | None, bool]:
+    """(the list, the upload, whether it is a test), None for what is not given: an empty list never means everyone."""
+    given = [name for name in _WHOM if params.get(name) is not None]
+    if len(given) > 1:
+        raise invalid(given[0], f"and {given[1]} exclude each other; give one of them")
+    if given == ["test"]:
+        return [read.openid(params["test"], "test")], None, True
+    if given == ["upload"]:
+        return None, read.upload(params), False
+    return (read.openids(params["openids"]) if given == ["openids"] else None), None, False
 
 
 def _content(params: Params, kind: Message) -> str | None:
@@ -157,9 +156,9 @@ def _data(params: Params, kind: Message, audience: Audience | None, config: Conf
     return data
 
 
-def _page(params: Params, openids: list[str] | None) -> int | None:
+def _page(params: Params, listed: bool) -> int | None:
     page = read.whole(params, "page", 0, 1_000_000_000, None)
-    if page is not None and openids:
+    if page is not None and listed:
         raise invalid("page", "goes with an audience, not with openids")
     return page
 

@@ -46,7 +46,8 @@ class Campaign:
     """A campaign row. Times in milliseconds since 1970.
 
     ``definition`` holds what was in force when it reached the store: ``channels``, ``bodies``,
-    ``too_long``, ``variables``, ``query``, ``content``, ``phone``, ``data``, ``page``, ``page_size``.
+    ``too_long``, ``variables``, ``query``, ``content``, ``phone``, ``data``, ``page``, ``page_size``, ``test``
+    (to one person, opt-out and quiet hours aside; absent in old rows).
     Empty: the configuration does not have what was asked for, and the campaign is paused until it does.
     ``origin`` is ``query`` or ``list``; ``cause`` a word for the kind of trouble behind ``reason``.
     """
