@@ -22,6 +22,7 @@ from fanoutd.child import Child
 from fanoutd.config import sqlite_path
 from fanoutd.dispatcher import commands
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
+from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.planner import Planner
@@ -87,6 +88,7 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token)
         self._queries = Queries()
         self._receipts = Receipts()
+        self._outbox = Errands(self._config, self._db, self._promise)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
@@ -99,6 +101,7 @@ class Dispatcher:
             "token_check": self._check_tokens,
             "rescue_sweep": lambda: self._desk.submit(self._guarded, self._sweep).result(),
             "spool_sweep": self._sweep_spool,
+            "errands": lambda: self._outbox.work(self._db()),
         }
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet

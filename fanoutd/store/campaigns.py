@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from fanoutd.store import outbox
 from fanoutd.store.database import Database, holes
 
 FINAL = ("done", "cancelled", "failed")
@@ -155,7 +156,7 @@ def in_states(db: Database, *states: str) -> list[Campaign]:
 
 
 def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> bool:
-    """Change the state if it still is ``old``; further columns with it. Says whether it did."""
+    """Change the state if it still is ``old``; further columns with it. Says whether it did. In a transaction."""
     if (old, new) not in MOVES:
         raise ValueError(f"no campaign goes from {old} to {new}")
     sets = "".join(f", {name} = %s" for name in columns)
@@ -163,7 +164,14 @@ def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> boo
         f"UPDATE fanout_campaign SET state = %s{sets} WHERE id = %s AND state = %s",
         new, *columns.values(), campaign, old,
     )  # fmt: skip
+    if changed > 0 and new in FINAL:
+        _ended(db, campaign)
     return changed > 0
+
+
+def _ended(db: Database, campaign: str) -> None:
+    """What follows from it is due from the moment at which it is so."""
+    outbox.add(db, "on_finish", {"campaign": campaign})
 
 
 def explain(db: Database, account: str, cause: str | None, reason: str | None) -> None:
@@ -207,12 +215,15 @@ def before_pause(db: Database, campaign: Campaign) -> str:
 
 def finish(db: Database, campaign: str) -> bool:
     """Make it ``done`` when its plan is complete and nobody is pending or to be sent to again."""
-    return db.execute(
+    ended = db.execute(
         f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
         "WHERE id = %s AND state = 'running' AND planned = 1 "
         "AND NOT EXISTS (SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0))",
         campaign, campaign,
     ) > 0  # fmt: skip
+    if ended:
+        _ended(db, campaign)
+    return ended
 
 
 def counts(db: Database, campaign: str) -> Counts:
