@@ -21,6 +21,8 @@ from fanoutd.errors import BadInput, FanoutdError, NotNow, Unreachable
 
 #: How long --wait bears a daemon that is away, being restarted for example, in seconds.
 PATIENCE = 30.0
+#: How long the daemon may count the people of a dry run, in seconds.
+_DRY_RUN = 70.0
 
 
 @click.command()
@@ -37,10 +39,11 @@ PATIENCE = 30.0
 @click.option("--key", metavar="KEY", help="Idempotency key: the same key sends once only.")
 @click.option("--reference", metavar="REF", help="Your own name for it.")
 @click.option("--account", metavar="NAME", help="Which [account.…] sends.")
+@click.option("--dry-run", is_flag=True, help="Send nothing: say how many people, calls and minutes it would be.")
 @click.option("--wait", is_flag=True, help="Stay until it ends; exit 0 only if it is done and somebody was reached.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 @pass_settings
-def send(settings: Settings, /, wait: bool, as_json: bool, **given: Any) -> None:
+def send(settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Submit a campaign and print its id."""
     config = settings.load()
     openids = given.pop("openids")
@@ -52,6 +55,9 @@ def send(settings: Settings, /, wait: bool, as_json: bool, **given: Any) -> None
             f"the submission is longer than [daemon] max_request = {config.daemon.max_request} bytes; "
             "raise it, or let an [audience.…] query name the people"
         )
+    if dry_run or params.get("dry_run"):
+        _plan(config, params, as_json)
+        return
     with connected(config) as connection:
         answer = connection.submit(**params)
     if not as_json:
@@ -64,6 +70,17 @@ def send(settings: Settings, /, wait: bool, as_json: bool, **given: Any) -> None
     if as_json:
         click.echo(json.dumps({**last, **answer}, ensure_ascii=False))
     judge(last)
+
+
+def _plan(config: Config, params: dict[str, Any], as_json: bool) -> None:
+    from fanoutd.view import plan, progress
+
+    with connected(config, _DRY_RUN) as connection:
+        answer = connection.submit(**{**params, "dry_run": True})
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        progress.console().print(plan.table(answer["plan"]))
 
 
 def submission(*, text: str | None, file: str | None, variables: tuple[str, ...], **given: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _listed(campaign: Campaign, spool: Spool, document: dict[str, Any] | None) -
         if document is not None:
             return (Planned(openid) for openid in spool.people(document))
     except (UnknownUpload, OSError) as e:
-        log.warning("the list of campaign %s: %s", campaign.id, e)
+        log.info("the list of campaign %s: %s", campaign.id, e)
     raise AudienceAway("its list of openids is not in this node's spool")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from fanoutd import identity
 from fanoutd.child import Child
 from fanoutd.config import sqlite_path
-from fanoutd.dispatcher import commands
+from fanoutd.dispatcher import commands, forecast
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
@@ -95,6 +95,7 @@ class Dispatcher:
             "campaign.list": self._queries.list,
             "delivery.explain": self._explain,
             "subscriber.event": self._receipts.take,
+            "campaign.plan": lambda db, params: forecast.answer(db, self._config, self._spool, self._node, params),
         }
         #: The scheduled jobs, by the name that the clock gives them.
         self._errands: dict[str, Callable[[], None]] = {
@@ -109,6 +110,7 @@ class Dispatcher:
         self._desk = ThreadPoolExecutor(1, "desk")
         self._plans = ThreadPoolExecutor(2, "plan")
         self._asks = ThreadPoolExecutor(2, "ask")
+        self._forecasts = ThreadPoolExecutor(1, "forecast")  # a million people are not counted at once
         self._jobs = ThreadPoolExecutor(3, "job")
 
     def run(self) -> int:
@@ -145,7 +147,8 @@ class Dispatcher:
         elif kind == "logs":
             follow_log(message)
         elif kind == "ask":
-            self._promise(self._asks.submit(self._guarded, self._answer, message))
+            pool = self._forecasts if message["method"] == "campaign.plan" else self._asks
+            self._promise(pool.submit(self._guarded, self._answer, message))
         elif kind == "halted":
             self._halted(message["n"])
         elif kind == "spool":
@@ -316,7 +319,9 @@ class Dispatcher:
 
     def _plan(self, campaign: Campaign) -> None:
         try:
+            room = forecast.room(self._db(), campaign)
             self._planner.plan(self._db(), campaign)
+            forecast.warn(self._db(), campaign.id, room)
         finally:
             self._planning.discard(campaign.id)
 

@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds after which `daemon.status` goes out without the dispatcher's part.
 _STATUS_PATIENCE = 2.0
+#: Seconds after which a dry run has not counted its people.
+_PLAN_PATIENCE = 65.0
 #: Campaigns that one client may watch: each is asked for four times a second.
 _WATCHES = 64
 
@@ -153,6 +155,9 @@ class Service:
         client.say(rpc.failure(bad.id, bad.error))
 
     def _campaign_submit(self, call: Call) -> None:
+        if read.flag(call.request.params, "dry_run"):
+            self._campaign_plan(call)
+            return
         call.succeed(self._submit(call.client, call.request.params))
 
     def _submit(self, client: Client, params: Mapping[str, Any]) -> Json:
@@ -168,6 +173,18 @@ class Service:
         campaign: str = document["campaign"]
         self._tell_dispatcher({"t": "spool", "campaign": campaign})
         return {"campaign": campaign, "duplicate": False}
+
+    def _campaign_plan(self, call: Call) -> None:
+        """What it would come to, counted by the dispatcher; nothing is kept."""
+        client, params = call.client, call.request.params
+        if client.gone:
+            call.deliver(None)
+            return
+        keyed = submission.keyed_id(params, self._config)
+        document = submission.document(params, self._config, now_ms=times.wall_ms(), uid=client.uid, pid=client.pid)
+        asked = {"document": document, "duplicate": keyed is not None and self._spool.knows(keyed)}
+        self._ask(call, "campaign.plan", asked, _PLAN_PATIENCE,
+                  lambda value, error: call.succeed(value) if error is None else call.fail(error))
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
