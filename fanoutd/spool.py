@@ -110,6 +110,10 @@ class Spool:
         (self._new / _checked(campaign)).unlink(missing_ok=True)
         self.uploads.unbind(campaign)
 
+    def forget(self, campaign: str) -> None:
+        """Its key may be used for another one."""
+        (self._keys / _checked(campaign)).unlink(missing_ok=True)
+
     def measure(self, now_s: float) -> tuple[int, float | None]:
         """(files that wait, age of the oldest in seconds or None), at this time of the wall clock."""
         times = [at for at, _ in self._waiting()]

@@ -36,6 +36,7 @@ _DRY_RUN = 70.0
 @click.option("--phone", metavar="P", help="The value of {phone}.")
 @click.option("--set", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the message; repeatable.")
 @click.option("--at", "send_at", metavar="TIME", help="Not before this time, ISO 8601 with offset.")
+@click.option("--cron", metavar="LINE", help='Again and again: five crontab fields like "0 9 * * 1".')
 @click.option("--key", metavar="KEY", help="Idempotency key: the same key sends once only.")
 @click.option("--reference", metavar="REF", help="Your own name for it.")
 @click.option("--account", metavar="NAME", help="Which [account.…] sends.")
@@ -55,6 +56,8 @@ def send(settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, **give
             f"the submission is longer than [daemon] max_request = {config.daemon.max_request} bytes; "
             "raise it, or let an [audience.…] query name the people"
         )
+    if wait and params.get("cron") is not None:
+        raise click.UsageError("--wait waits for one campaign; with --cron there are many")
     if dry_run or params.get("dry_run"):
         _plan(config, params, as_json)
         return

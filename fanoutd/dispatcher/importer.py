@@ -9,7 +9,7 @@ from fanoutd import failpoint
 from fanoutd.config import Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns
+from fanoutd.store import Database, campaigns, recurring
 from fanoutd.store.campaigns import Campaign
 from fanoutd.times import wall_ms
 
@@ -24,7 +24,9 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     has left the configuration until that is back: the campaign is paused for it.
     """
     document = spool.read(campaign)
-    if document is not None:
+    if document is not None and document.get("cron") is not None:
+        _keep(db, spool, config, document)
+    elif document is not None:
         try:
             row = build(document, config, node)
         except FanoutdError as e:
@@ -39,6 +41,15 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
         if row.origin == "query" and row.definition:
             spool.remove(campaign)
     return campaigns.get(db, campaign)
+
+
+def _keep(db: Database, spool: Spool, config: Config, document: dict[str, Any]) -> None:
+    """One that comes again is no campaign itself."""
+    account = config.accounts.get(document["account"])
+    with db.transaction():
+        recurring.insert(db, document, account.timezone if account else "Asia/Shanghai")
+    failpoint.reach("after_import")
+    spool.remove(document["campaign"])
 
 
 def has_list(document: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from fanoutd import identity
 from fanoutd.child import Child
 from fanoutd.config import sqlite_path
-from fanoutd.dispatcher import commands, forecast
+from fanoutd.dispatcher import commands, forecast, recurring
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
@@ -97,12 +97,21 @@ class Dispatcher:
             "subscriber.event": self._receipts.take,
             "campaign.plan": lambda db, params: forecast.answer(db, self._config, self._spool, self._node, params),
         }
+        self._questions |= {
+            "recurring.list": lambda db, _params: recurring.catalogue(
+                db, self._spool, self._config, self._node, wall_ms()
+            ),
+            "recurring.remove": lambda db, params: recurring.remove(
+                db, self._spool, self._config, self._node, params["recurring"]
+            ),
+        }
         #: The scheduled jobs, by the name that the clock gives them.
         self._errands: dict[str, Callable[[], None]] = {
             "token_check": self._check_tokens,
             "rescue_sweep": lambda: self._desk.submit(self._guarded, self._sweep).result(),
             "spool_sweep": self._sweep_spool,
             "errands": lambda: self._outbox.work(self._db()),
+            "recurring": self._submit_recurring,
         }
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet
@@ -363,6 +372,10 @@ class Dispatcher:
         self._spool.uploads.expire()
         if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
             expire(self._journals, JOURNALS_KEPT)
+
+    def _submit_recurring(self) -> None:
+        for campaign in recurring.submit_due(self._db(), self._spool, wall_ms()):
+            self._desk.submit(self._guarded, self._import, campaign)
 
     def _token_refused(self, account: str, fingerprint: str) -> None:
         self._trusted.wait()

@@ -93,6 +93,16 @@ def _event(params: Params) -> dict[str, Any]:
     }
 
 
+def _nothing(params: Params) -> dict[str, Any]:
+    read.only(params, ())
+    return {}
+
+
+def _recurring(params: Params) -> dict[str, Any]:
+    read.only(params, ("recurring",))
+    return {"recurring": read.campaign({"campaign": params.get("recurring")})}
+
+
 #: method -> its parameters as the dispatcher gets them, every key there. Raises RpcError.
 CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.get": _get,
@@ -106,6 +116,8 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.resolve": _resolve,
     "delivery.explain": _explain,
     "subscriber.event": _event,
+    "recurring.list": _nothing,
+    "recurring.remove": _recurring,
 }
 
 #: Those that are answered when every worker has obeyed; one that hangs is killed after hang_timeout.

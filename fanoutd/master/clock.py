@@ -97,15 +97,15 @@ def _named() -> None:
 
 #: Seconds between two looks at the spool's old markers, and at what dead workers left.
 _SPOOL_SWEEP, _RESCUE_SWEEP = 30.0, 5.0
-#: The same for what is to be done on the operator's side.
-_ERRANDS = 2.0
+#: The same for what is to be done on the operator's side, and for campaigns that come again.
+_ERRANDS, _RECURRING = 2.0, 10.0
 
 
 def intervals_of(schedule: Schedule) -> dict[str, float]:
     """The jobs that there are: name -> seconds between two runs."""
     return {
         "token_check": schedule.token_check, "spool_sweep": _SPOOL_SWEEP, "rescue_sweep": _RESCUE_SWEEP,
-        "errands": _ERRANDS,
+        "errands": _ERRANDS, "recurring": _RECURRING,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fanoutd import message
+from fanoutd import cron, message
 from fanoutd.config import Account, Audience, Config, Message
 from fanoutd.errors import BadInput
 from fanoutd.ids import keyed_campaign_id, new_campaign_id
@@ -18,8 +18,10 @@ Params = Mapping[str, Any]
 
 PARAMS = (
     "content", "phone", "data", "message", "account", "audience", "openids", "upload", "test", "page", "page_size",
-    "send_at", "key", "reference", "dry_run",
+    "send_at", "key", "reference", "dry_run", "cron",
 )
+#: What says of one campaign what cannot be said of many.
+_NOT_WITH_CRON = ("upload", "test", "send_at")
 #: Ways to say to whom, of which there may be one.
 _WHOM = ("audience", "openids", "upload", "test")
 
@@ -44,7 +46,12 @@ def from_bare(params: Params) -> Params:
 def keyed_id(params: Params, config: Config) -> str | None:
     """The id that account and key give, None without a key. Raises RpcError."""
     key = _key(params)
-    return None if key is None else keyed_campaign_id(_account(params, config).name, key)
+    return None if key is None else _as_it_comes(params, keyed_campaign_id(_account(params, config).name, key))
+
+
+def _as_it_comes(params: Params, campaign: str) -> str:
+    """The id, of one that comes again an ``r-…``."""
+    return campaign if params.get("cron") is None else f"r-{campaign[2:]}"
 
 
 def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int) -> dict[str, Any]:
@@ -59,7 +66,7 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
     audience = None if listed else _audience(params, config)
     return {
         "v": 1,
-        "campaign": keyed_id(params, config) or new_campaign_id(now_ms),
+        "campaign": keyed_id(params, config) or _as_it_comes(params, new_campaign_id(now_ms)),
         "at": now_ms,
         "account": account.name,
         "message": kind.name,
@@ -73,6 +80,7 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
         "page": _page(params, listed),
         "page_size": read.whole(params, "page_size", 1, 1_000_000, PAGE_SIZE),
         "send_at": read.when(params, "send_at"),
+        "cron": _cron(params, account.timezone, now_ms),
         "key": _key(params),
         "reference": read.label(params, "reference", _LONGEST_LABEL),
         "uid": uid,
@@ -168,3 +176,18 @@ def _key(params: Params) -> str | None:
     if key is not None and not key.strip():
         raise invalid("key", "must not be empty; leave it out for a campaign without one")
     return key
+
+
+def _cron(params: Params, timezone: str, now_ms: int) -> str | None:
+    line = read.text(params, "cron", _LONGEST_LABEL)
+    if line is None:
+        return None
+    for name in _NOT_WITH_CRON:
+        if params.get(name) is not None:
+            raise invalid(name, "goes with one campaign, not with cron")
+    try:
+        if cron.next_after(line, timezone, now_ms) is None:
+            raise ValueError("no time is like that")
+    except ValueError as e:
+        raise invalid("cron", f"{line[:60]!r}: {e}") from None
+    return " ".join(line.split())
