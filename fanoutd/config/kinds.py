@@ -17,7 +17,7 @@ BUILT_IN = frozenset({"content", "phone", "now", "campaign", "reference"})
 BUILT_IN_SQL = BUILT_IN | {"account"}
 #: What `on_finish` may use besides the message's variables.
 BUILT_IN_FINISH = BUILT_IN_SQL | {
-    "message", "state", "finished_at", "total", "sent", "failed", "skipped", "unknown", "pending",
+    "message", "page", "state", "finished_at", "total", "sent", "failed", "skipped", "unknown", "pending",
 }
 
 

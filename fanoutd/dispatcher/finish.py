@@ -21,7 +21,7 @@ TIMEOUT = 60.0
 #: Bytes of what it wrote last that are looked at for its words, and characters of these that are told.
 _TAIL, _WORDS = 2000, 200
 
-Facts = dict[str, str | int]
+Facts = dict[str, str | int | None]
 
 _NOTHING: dict[str, Any] = {"content": None, "phone": None, "data": {}}
 
@@ -37,6 +37,7 @@ def facts(campaign: Campaign, counts: Counts, timezone: str) -> Facts:
     return {
         **given,
         "message": campaign.message,
+        "page": campaign.definition.get("page"),
         "state": campaign.state,
         "finished_at": sql_now(campaign.finished_at or campaign.created_at, timezone),
         "total": counts.total,
@@ -64,8 +65,10 @@ def arguments(command: Sequence[str], known: Facts) -> list[str]:
 
 
 def _filled(part: str | message.Name, known: Facts) -> str:
-    # A NUL cannot stand in an argument.
-    return part if isinstance(part, str) else str(known.get(part.text, "")).replace("\0", " ")
+    if isinstance(part, str):
+        return part
+    value = known.get(part.text)
+    return "" if value is None else str(value).replace("\0", " ")  # which cannot stand in an argument
 
 
 def run(command: Sequence[str], known: Facts, timeout: float = TIMEOUT) -> None:
