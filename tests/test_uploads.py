@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from fanoutd.client import Unreachable
 from fanoutd.spool import Spool, accept
 from fanoutd.uploads import UNUSED, UnknownUpload, Uploads
-from support.bench import person
+from support.bench import person, wait_for
 from support.daemon import Daemon
 from support.master import MasterProcess, running
 
@@ -313,5 +314,28 @@ def test_a_test_is_a_campaign_of_its_own_with_one_person(tmp_path: Path) -> None
         assert d.accepted() == {person(7): 1}
         campaign = d.campaigns()[0]
         assert (campaign["total"], campaign["audience"], campaign["state"]) == (1, None, "done")
+    finally:
+        d.close()
+
+
+@pytest.mark.parametrize(("place", "kept"), [("before_accept", False), ("after_accept", True)])
+def test_a_master_that_dies_as_it_accepts_an_upload_has_all_of_it_or_leaves_it(
+    tmp_path: Path, place: str, kept: bool
+) -> None:
+    d = Daemon(tmp_path, environ={"FANOUTD_FAIL": place, "FANOUTD_FAIL_ONCE": str(tmp_path / "once")})
+    try:
+        people = [person(i) for i in range(300)]
+        upload = d.call("audience.upload", openids=people[:200])["upload"]
+        d.call("audience.upload", upload=upload, openids=people[200:])
+        with pytest.raises(Unreachable):
+            d.call("campaign.submit", content="x", phone="1", upload=upload)
+        d.process.wait(10)
+        d.serve()
+        if not kept:
+            assert d.campaigns() == [] and not list((tmp_path / "state" / "spool" / "lists").iterdir())
+            d.call("campaign.submit", content="x", phone="1", upload=upload)
+        (campaign,) = wait_for(d.campaigns, "the campaign")
+        assert d.until(campaign["id"])["total"] == 300
+        assert d.accepted() == dict.fromkeys(people, 1)
     finally:
         d.close()
