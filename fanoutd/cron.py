@@ -19,13 +19,23 @@ _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _PART = re.compile(r"(?:\*|([0-7]|[a-z]{3})(?:-([0-7]|[a-z]{3}))?)(?:/([1-7]))?")
 
 
-def trigger(line: str, timezone: str) -> Any:
-    """APScheduler's trigger for five crontab fields. Raises ValueError that says what is wrong."""
+#: A 29th of February comes within so many years. APScheduler would look for a 31st until the year 9999, for seconds.
+_YEARS = 9
+
+
+def trigger(line: str, timezone: str, year: int) -> Any:
+    """APScheduler's trigger for five crontab fields, for the years from this one on that anybody plans for.
+
+    Raises ValueError that says what is wrong.
+    """
     fields = line.split()
     if len(fields) != 5:
         raise ValueError('wants five crontab fields like "0 9 * * 1"')
     minute, hour, day, month, weekday = fields
-    common = {"minute": minute, "hour": hour, "month": month, "timezone": ZoneInfo(timezone)}
+    common = {
+        "minute": minute, "hour": hour, "month": month, "year": f"{year}-{year + _YEARS}",
+        "timezone": ZoneInfo(timezone),
+    }  # fmt: skip
     either = {"day": day, "day_of_week": _weekdays(weekday)}
     if day.startswith("*") or weekday.startswith("*"):
         return CronTrigger(**common, **either)
@@ -77,7 +87,8 @@ def latest(line: str, timezone: str, after_ms: int, until_ms: int) -> int | None
 
 def _times(line: str, timezone: str, after_ms: int) -> Iterator[int]:
     """Where clocks are put back, what is planned for an hour of the day comes the first time that they show it."""
-    rule, zone, after = trigger(line, timezone), ZoneInfo(timezone), after_ms // 1000
+    zone, after = ZoneInfo(timezone), after_ms // 1000
+    rule = trigger(line, timezone, datetime.fromtimestamp(after, zone).year)
     hourly = line.split()[1].startswith("*")
     while True:
         found = rule.get_next_fire_time(None, datetime.fromtimestamp(after + 1, zone))

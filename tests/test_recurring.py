@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,11 +63,20 @@ def test_a_line_means_what_cron_means(line: str, first: str) -> None:
 ])  # fmt: skip
 def test_what_is_none_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        cron.trigger(line, ZONE)
+        cron.trigger(line, ZONE, 2026)
 
 
-def test_a_day_that_never_comes_has_no_next() -> None:
-    assert cron.next_after("0 0 31 2 *", ZONE, ms(MONDAY)) is None
+@given(st.lists(st.text("0123456789*/,-lastmonfri", max_size=8), min_size=5, max_size=5).map(" ".join) | st.text())
+def test_whatever_a_client_writes_is_a_line_or_none(line: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert (cron.next_after(line, ZONE, ms(MONDAY)) or 1 << 60) > ms(MONDAY)
+
+
+@pytest.mark.parametrize("line", ["0 0 31 2 *", "0 0 31 4,6,9,11 *", "0 0 30,31 2 *"])
+def test_a_day_that_never_comes_has_no_next_and_is_not_looked_for_long(line: str) -> None:
+    started = time.process_time()
+    assert cron.next_after(line, ZONE, ms(MONDAY)) is None
+    assert time.process_time() - started < 0.1, "the master waits for it"
 
 
 @given(st.integers(0, 10_000_000), st.sampled_from(["*/7 * * * *", "0 9 * * 1-5", "30 2 * * *", "5 1 1 * 0"]),
