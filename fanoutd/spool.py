@@ -1,8 +1,9 @@
 """Accepted submissions on disk, a file each, in the shape of a maildir.
 
 ``tmp/`` is being written, ``new/`` is safe and waits for the dispatcher, ``keys/`` holds an empty
-marker for each idempotency key that was accepted, ``bad/`` what could not be read. The master
-accepts, the dispatcher reads and removes. A file's name is its campaign's id.
+marker for each idempotency key that was accepted, ``bad/`` what could not be read; ``uploads/`` and
+``lists/`` are those of ``fanoutd.uploads``. The master accepts, the dispatcher reads and removes. A
+file's name is its campaign's id.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fanoutd import failpoint
+from fanoutd.uploads import Uploads
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tmp, self._new, self._keys, self._bad = (path / name for name in ("tmp", "new", "keys", "bad"))
+        self.uploads = Uploads(path)
 
     def prepare(self) -> None:
         """Make the folders, throw away half-written files, mend what a crash kept from being marked."""
@@ -42,6 +45,7 @@ class Spool:
         for campaign in self.pending():
             if not (self._keys / campaign).exists() and (self.read(campaign) or {}).get("key") is not None:
                 self._mark(campaign)
+        self.uploads.prepare(lambda campaign: (self._new / campaign).exists())
 
     def accept(self, document: dict[str, Any], keyed: bool) -> None:
         """Keep the document under ``document["campaign"]``. On return it outlives a power failure.
@@ -95,9 +99,20 @@ class Spool:
         _log.error("submission %s cannot be read; it is kept as %s", campaign, self._bad / campaign)
         return None
 
+    def people(self, document: dict[str, Any]) -> Iterator[str]:
+        """The openids of a document that has a list, its own or an upload. Raises UnknownUpload."""
+        if document.get("upload") is not None:
+            return self.uploads.people(document["upload"], _checked(document["campaign"]))
+        return iter(document["openids"])
+
     def remove(self, campaign: str) -> None:
         """The store has it now. The key's marker stays."""
         (self._new / _checked(campaign)).unlink(missing_ok=True)
+        self.uploads.unbind(campaign)
+
+    def forget(self, campaign: str) -> None:
+        """Its key may be used for another one."""
+        (self._keys / _checked(campaign)).unlink(missing_ok=True)
 
     def measure(self, now_s: float) -> tuple[int, float | None]:
         """(files that wait, age of the oldest in seconds or None), at this time of the wall clock."""
@@ -137,6 +152,22 @@ class Spool:
         if gone is None:
             return error
         return OSError(errno.ENOENT, f"{gone} is gone; put it back, or restart the daemon to have it made")
+
+
+def accept(spool: Spool, document: dict[str, Any], keyed: bool) -> None:
+    """Keep a submission together with the upload that it names. Raises as accept and bind do, with nothing kept."""
+    upload, campaign = document["upload"], document["campaign"]
+    if upload is None:
+        spool.accept(document, keyed)
+        return
+    spool.uploads.bind(upload, campaign)
+    try:
+        spool.accept(document, keyed)
+    except OSError:
+        with suppress(OSError):  # a list without its document goes at the next start
+            spool.uploads.unbind(campaign)
+        raise
+    spool.uploads.drop(upload)
 
 
 def _checked(campaign: str) -> str:

@@ -126,6 +126,10 @@ token = { database = "mysql://u:pw@db.example/tp", query = "SELECT t FROM a WHER
 channels = ["template", "custom"]
 too_long = "fail"
 variables = ["city"]
+[message.supply.on_finish]
+database = "sqlite:///srv/tasks.db"
+statement = "UPDATE task SET status = 2, sent = %(sent)s WHERE miaomu_id = %(reference)s AND city = %(city)s"
+command = ["/usr/local/bin/done", "{campaign}", "{city} {{}}"]
 [message.supply.custom]
 msgtype = "news"
 news.articles = [{ title = "{city} \"{content}\" {{}}", url = "https://example.com", n = 1.5 }]
@@ -223,6 +227,8 @@ def test_a_file_saved_by_a_windows_editor_is_read(loaded: Load) -> None:
 
 # ---- what is refused
 
+
+CUSTOM = 'custom.msgtype = "text"\ncustom.text.content = "x"\n'
 
 @pytest.mark.parametrize(
     ("text", "words"),
@@ -331,6 +337,18 @@ def test_a_wrong_account_is_named(refused: Refused, text: str, words: str) -> No
         ('[message.m]\ntoo_long = "cat"', '[message.m] too_long: wants "cut" or "fail"'),
         ('[message.m]\nvariables = ["a b"]\ncustom = {}', '[message.m] variables: "a b" is no name'),
         ('[message.m]\nvariables = ["now"]\ncustom = {}', '[message.m] variables: "now" is built in'),
+        ("[message.m]\non_finish = 5", "[message.m] on_finish: wants a table, not a whole number"),
+        *((f"[message.m]\n{CUSTOM}[message.m.on_finish]\n{text}", f"[message.m.on_finish] {words}") for text, words in [
+            ("", "statement: is missing, and so is a command"),
+            ('statement = "x"', "database: is missing; the statement goes with one"),
+            ('database = "sqlite:///x"\ncommand = ["x"]', "statement: is missing; the database goes with one"),
+            ('database = "sqlite:///x"\nstatement = "%(openid)s"', "statement: unknown placeholder %(openid)s"),
+            ('command = ["x", "{nobody}"]', "command: unknown placeholder {nobody}; there are"),
+            ('command = ["{"]', "command: lone {"),
+            ('command = "x y"', "command: wants a list of strings"),
+            ('comand = ["x"]', 'comand: unknown key; did you mean "command"?'),
+            ('database = "mysql://u:topsecret@db.example"', "database: wants sqlite:///path"),
+        ]),
         ("[message.m.custom]\nx = 1", "[message.m.custom] msgtype: is missing"),
         ('[message.m.custom]\nmsgtype = "text"', "[message.m.custom] text: is missing"),
         ('[message.m.custom]\ntouser = "x"', "[message.m.custom] touser: is filled in by fanoutd"),

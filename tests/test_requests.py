@@ -18,6 +18,7 @@ from fanoutd.master.rpc import Bad, Bare, Batch, Request, RpcError
 from support.master import write_config
 
 PEOPLE = ["o12345", "o12346"]
+UPLOAD = "u-0123456789abcdef0123"
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +125,9 @@ def test_the_document_has_every_key(config: Config) -> None:
     assert document.pop("campaign").startswith("c-")
     assert document == {
         "v": 1, "at": 1_700_000_000_000, "account": "main", "message": "supply", "audience": "default",
-        "content": "供应", "phone": None, "data": {}, "openids": None, "page": None, "page_size": 500,
-        "send_at": None, "key": None, "reference": None, "uid": 33, "pid": 44,
+        "content": "供应", "phone": None, "data": {}, "openids": None, "upload": None, "test": False, "page": None,
+        "page_size": 500,
+        "send_at": None, "cron": None, "key": None, "reference": None, "uid": 33, "pid": 44,
     }
 
 
@@ -171,19 +173,35 @@ def test_content_may_be_missing_when_the_message_does_not_use_it(config: Config)
     ("page", {"flag": "x"}), ("page", {"page": "²"}),
     ("send_at", {"send_at": "soon"}), ("send_at", {"send_at": "2026-01-02T03:04:05"}), ("send_at", {"send_at": 5}),
     ("key", {"key": ""}), ("key", {"key": "k" * 201}), ("reference", {"reference": []}),
-    ("colour", {"colour": "red"}), ("test", {"test": "o12345"}), ("upload", {"upload": "u"}),
-    ("dry_run", {"dry_run": True}),
+    ("colour", {"colour": "red"}), ("test", {"test": "o1"}), ("upload", {"upload": "u"}),
+    ("audience", {"audience": "default", "test": "o12345"}), ("openids", {"openids": PEOPLE, "test": "o12345"}),
+    ("openids", {"openids": PEOPLE, "upload": UPLOAD}), ("upload", {"upload": UPLOAD, "test": "o12345"}),
+    ("cron", {"cron": "0 9 * *"}), ("cron", {"cron": "0 25 * * *"}), ("cron", {"cron": "0 0 31 2 *"}),
+    ("cron", {"cron": 5}), ("send_at", {"cron": "* * * * *", "send_at": "2026-01-02T03:04:05Z"}),
+    ("test", {"cron": "* * * * *", "test": "o12345"}),
+    ("upload", {"cron": "* * * * *", "upload": UPLOAD}),
+    ("page", {"page": 0, "test": "o12345"}), ("page", {"page": 0, "upload": UPLOAD}),
 ])
 def test_a_submission_that_is_refused_names_its_field(config: Config, field: str, params: dict[str, Any]) -> None:
     assert refused(config, **{"content": "x", "message": "supply", **params}).data == {"field": field}
 
 
-def test_what_belongs_to_a_later_version_says_so(config: Config) -> None:
-    assert "not in this version yet" in refused(config, message="supply", content="x", dry_run=True).message
-
-
 def test_the_embedded_audience_is_one_like_others(config: Config) -> None:
     assert accepted(config, message="supply", content="x", audience="followers")["audience"] == "followers"
+
+
+def test_one_that_comes_again_has_an_id_of_its_own_kind(config: Config) -> None:
+    document = accepted(config, message="supply", content="x", cron=" 0 9  * * 1 ")
+    assert document["cron"] == "0 9 * * 1" and document["campaign"].startswith("r-")
+    keyed = {"message": "supply", "content": "x", "key": "weekly"}
+    once, often = accepted(config, **keyed), accepted(config, **keyed, cron="0 9 * * 1")
+    assert (once["campaign"][:2], often["campaign"][:2]) == ("k-", "r-")
+    assert submission.keyed_id({**keyed, "cron": "0 9 * * 1"}, config) == often["campaign"]
+
+
+def test_a_test_is_a_list_of_one(config: Config) -> None:
+    document = accepted(config, message="supply", content="x", test="o12345")
+    assert (document["openids"], document["test"], document["audience"]) == (["o12345"], True, None)
 
 
 # ---- parameters of what the dispatcher answers

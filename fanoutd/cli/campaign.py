@@ -10,6 +10,7 @@ import click
 
 from fanoutd.cli.common import Group, Settings, connected, pass_settings, say
 from fanoutd.cli.orders import ORDERS
+from fanoutd.cli.recurring import recurring
 from fanoutd.cli.send import judge, see_through
 
 COLUMNS = ("openid", "state", "channel", "errcode", "msgid", "attempts", "updated_at")
@@ -20,7 +21,7 @@ def campaign() -> None:
     """List campaigns, show one, export its people, pause it and let it go on."""
 
 
-for _order in ORDERS:
+for _order in (*ORDERS, recurring):
     campaign.add_command(_order)
 
 

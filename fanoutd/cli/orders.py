@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from fanoutd.cli import openids as people
 from fanoutd.cli.common import Settings, connected, pass_settings, say
-from fanoutd.cli.send import read_openids
 from fanoutd.config import Config
 
 #: Beyond hang_timeout, in seconds: a worker that does not obey is killed first.
@@ -106,7 +106,7 @@ def resolve(settings: Settings, campaign_id: str, word: str | None, file: str | 
     if word is None:
         raise click.UsageError("what became of them? --sent or --failed")
     config = settings.load()
-    openids = None if file is None else read_openids(file)
+    openids = None if file is None else list(people.read(file))
     _order(config, "resolve", campaign_id, as_json, **{"as": word, "openids": openids})
 
 

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from fanoutd import client
+from fanoutd.cli import openids as people
 from fanoutd.cli.common import Settings, connected, pass_settings, say
 from fanoutd.client import FINAL, Client
 from fanoutd.config import Config
@@ -20,6 +21,8 @@ from fanoutd.errors import BadInput, FanoutdError, NotNow, Unreachable
 
 #: How long --wait bears a daemon that is away, being restarted for example, in seconds.
 PATIENCE = 30.0
+#: How long the daemon may count the people of a dry run, in seconds.
+_DRY_RUN = 70.0
 
 
 @click.command()
@@ -27,26 +30,37 @@ PATIENCE = 30.0
 @click.option("--file", "file", metavar="FILE|-", help="A submission as a JSON object.")
 @click.option("--message", metavar="KIND", help="Which [message.…] to send.")
 @click.option("--audience", metavar="NAME", help="Which [audience.…] to send it to.")
-@click.option("--openids", metavar="FILE|-", help="Send to these instead: one openid a line.")
+@click.option("--openids", metavar="FILE|-", help="Send to these instead: one openid a line, as many as there are.")
+@click.option("--test", metavar="OPENID", help="Send to this one person, opt-out and quiet hours aside.")
 @click.option("--page", type=int, metavar="K", help="Only the K-th page of the audience, from 0.")
 @click.option("--phone", metavar="P", help="The value of {phone}.")
 @click.option("--set", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the message; repeatable.")
 @click.option("--at", "send_at", metavar="TIME", help="Not before this time, ISO 8601 with offset.")
+@click.option("--cron", metavar="LINE", help='Again and again: five crontab fields like "0 9 * * 1".')
 @click.option("--key", metavar="KEY", help="Idempotency key: the same key sends once only.")
 @click.option("--reference", metavar="REF", help="Your own name for it.")
 @click.option("--account", metavar="NAME", help="Which [account.…] sends.")
+@click.option("--dry-run", is_flag=True, help="Send nothing: say how many people, calls and minutes it would be.")
 @click.option("--wait", is_flag=True, help="Stay until it ends; exit 0 only if it is done and somebody was reached.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 @pass_settings
-def send(settings: Settings, /, wait: bool, as_json: bool, **given: Any) -> None:
+def send(settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Submit a campaign and print its id."""
     config = settings.load()
+    openids = given.pop("openids")
     params = submission(**given)
+    if openids:
+        params |= people.params(config, openids, _size(params))
     if _size(params) > config.daemon.max_request - 200:
         raise BadInput(
             f"the submission is longer than [daemon] max_request = {config.daemon.max_request} bytes; "
             "raise it, or let an [audience.…] query name the people"
         )
+    if wait and params.get("cron") is not None:
+        raise click.UsageError("--wait waits for one campaign; with --cron there are many")
+    if dry_run or params.get("dry_run"):
+        _plan(config, params, as_json)
+        return
     with connected(config) as connection:
         answer = connection.submit(**params)
     if not as_json:
@@ -61,14 +75,22 @@ def send(settings: Settings, /, wait: bool, as_json: bool, **given: Any) -> None
     judge(last)
 
 
-def submission(*, text: str | None, file: str | None, openids: str | None, variables: tuple[str, ...],
-               **given: Any) -> dict[str, Any]:  # fmt: skip
-    """The params of campaign.submit. Raises BadInput."""
+def _plan(config: Config, params: dict[str, Any], as_json: bool) -> None:
+    from fanoutd.view import plan, progress
+
+    with connected(config, _DRY_RUN) as connection:
+        answer = connection.submit(**{**params, "dry_run": True})
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        progress.console().print(plan.table(answer["plan"]))
+
+
+def submission(*, text: str | None, file: str | None, variables: tuple[str, ...], **given: Any) -> dict[str, Any]:
+    """The params of campaign.submit, people aside. Raises BadInput."""
     params: dict[str, Any] = _document(file) if file else {}
     if text is not None:
         params["content"] = text
-    if openids:
-        params["openids"] = read_openids(openids)
     if variables:
         data = params.get("data") or {}
         if not isinstance(data, dict):
@@ -92,20 +114,10 @@ def _document(file: str) -> dict[str, Any]:
     try:
         document = json.loads(_read(file))
     except (ValueError, RecursionError) as e:
-        raise BadInput(f"{_name(file)}: no JSON ({e})") from None
+        raise BadInput(f"{people.name(file)}: no JSON ({e})") from None
     if not isinstance(document, dict):
-        raise BadInput(f"{_name(file)}: a JSON object is wanted, like {{\"content\": \"…\"}}")
+        raise BadInput(f"{people.name(file)}: a JSON object is wanted, like {{\"content\": \"…\"}}")
     return document
-
-
-def read_openids(file: str) -> list[str]:
-    lines = [line.split(",")[0].strip().strip('"') for line in _read(file).splitlines()]
-    if lines and lines[0].lower() == "openid":
-        del lines[0]
-    found = [line for line in lines if line]
-    if not found:
-        raise BadInput(f"{_name(file)}: no openid in it; one a line is wanted")
-    return found
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -122,11 +134,7 @@ def _read(file: str) -> str:
     except OSError as e:
         raise BadInput(f"{file}: {e.strerror}") from None
     except UnicodeDecodeError:
-        raise BadInput(f"{_name(file)}: not UTF-8 text") from None
-
-
-def _name(file: str) -> str:
-    return "standard input" if file == "-" else file
+        raise BadInput(f"{people.name(file)}: not UTF-8 text") from None
 
 
 def see_through(config: Config, campaign: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fanoutd.config.model import Account, Audience, Config, Daemon, Message, Schedule, TokenQuery, Workers
+from fanoutd.config.model import Account, Audience, Config, Daemon, Message, OnFinish, Schedule, TokenQuery, Workers
 from fanoutd.config.values import masked
 
 _SECRET = "***"
@@ -101,9 +101,18 @@ def _message(message: Message) -> Iterator[tuple[str, Table]]:
     name = f"message.{message.name}"
     yield name, {
         "channels": message.channels, "too_long": message.too_long, "variables": message.variables,
+        "on_finish": message.on_finish and _on_finish(message.on_finish),
     }
     for channel, body in message.bodies.items():
         yield f"{name}.{channel}", dict(_dotted(body))
+
+
+def _on_finish(wanted: OnFinish) -> Table:
+    table = {
+        "database": wanted.database and masked(wanted.database), "statement": wanted.statement,
+        "command": wanted.command or None,
+    }
+    return {key: value for key, value in table.items() if value is not None}
 
 
 def _audience(audience: Audience) -> Table:

@@ -85,6 +85,12 @@ MESSAGE: Fields = {  # and a table for each channel
     "channels": Field(v.words, None),
     "too_long": Field(v.choice("cut", "fail"), "cut"),
     "variables": Field(v.words, ()),
+    "on_finish": Field(v.subtable, None),
+}
+ON_FINISH: Fields = {
+    "database": Field(v.database_url, None),
+    "statement": Field(v.text, None),
+    "command": Field(v.words, ()),
 }
 AUDIENCE: Fields = {
     "database": Field(v.database_url, None),

@@ -9,13 +9,17 @@ from typing import Any
 
 from fanoutd import message, sqltext
 from fanoutd.config import msgtypes
-from fanoutd.config.fields import AUDIENCE, MESSAGE, Place, read, table
-from fanoutd.config.model import Audience, Message
+from fanoutd.config.fields import AUDIENCE, MESSAGE, ON_FINISH, Place, read, table
+from fanoutd.config.model import Audience, Message, OnFinish
 
 #: What a message may use without naming it in ``variables``.
 BUILT_IN = frozenset({"content", "phone", "now", "campaign", "reference"})
 #: What a query may use besides the messages' variables.
 BUILT_IN_SQL = BUILT_IN | {"account"}
+#: What `on_finish` may use besides the message's variables.
+BUILT_IN_FINISH = BUILT_IN_SQL | {
+    "message", "page", "state", "finished_at", "total", "sent", "failed", "skipped", "unknown", "pending",
+}
 
 
 def read_message(name: str, raw: object, place: Place) -> Message:
@@ -32,7 +36,23 @@ def read_message(name: str, raw: object, place: Place) -> Message:
         name=name, channels=channels, too_long=values["too_long"], variables=variables,
         bodies={each: bodies[each] for each in channels},
         placeholders=frozenset().union(*(used[each] for each in channels)),
+        on_finish=_read_on_finish(values["on_finish"], variables, place.sub("on_finish")),
     )
+
+
+def _read_on_finish(raw: object, variables: Collection[str], place: Place) -> OnFinish | None:
+    if raw is None:
+        return None
+    found = OnFinish(**read(raw, ON_FINISH, place))
+    if found.statement is None and not found.command:
+        raise place.error("statement", "is missing, and so is a command; one of them is wanted")
+    if (found.statement is None) != (found.database is None):
+        missing, other = ("statement", "database") if found.statement is None else ("database", "statement")
+        raise place.error(missing, f"is missing; the {other} goes with one")
+    read_query(found.statement, "statement", BUILT_IN_FINISH, variables, place)
+    for each in found.command:
+        _read_names(each, BUILT_IN_FINISH, variables, place, "command")
+    return found
 
 
 def _bodies(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
@@ -96,13 +116,20 @@ def _read_leaf(value: object, variables: Collection[str], place: Place, key: str
         raise place.error(key, "this number has no form in JSON")
     if not isinstance(value, str):
         return frozenset()
+    return _read_names(value, BUILT_IN, variables, place, key)
+
+
+def _read_names(
+    text: str, built_in: Collection[str], variables: Collection[str], place: Place, key: str
+) -> frozenset[str]:
+    """The placeholders of a text, all of them known."""
     try:
-        used = message.placeholders({"": value})
+        used = message.placeholders({"": text})
     except ValueError as e:
         raise place.error(key, e) from None
-    for name in sorted(used - BUILT_IN):
+    for name in sorted(used.difference(built_in)):
         if name not in variables:
-            raise place.error(key, _unknown(f"{{{name}}}", BUILT_IN, "the message's variables"))
+            raise place.error(key, _unknown(f"{{{name}}}", built_in, "the message's variables"))
     return used
 
 

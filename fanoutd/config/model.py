@@ -81,6 +81,15 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class OnFinish:
+    """What is done when a campaign has ended: ``statement`` on ``database``, ``command`` (empty: none), or both."""
+
+    database: str | None = field(repr=False)
+    statement: str | None
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """[message.NAME]: a kind of message.
 
@@ -94,6 +103,7 @@ class Message:
     variables: tuple[str, ...]
     bodies: Mapping[str, Mapping[str, Any]]
     placeholders: frozenset[str]
+    on_finish: OnFinish | None = None
 
 
 @dataclass(frozen=True, slots=True)

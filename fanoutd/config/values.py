@@ -279,3 +279,10 @@ def token(value: object) -> str | dict[str, Any]:
     if value in ("stable", "classic") or isinstance(value, dict):
         return value
     raise ValueError('wants "stable", "classic" or { database = "mysql://…", query = "SELECT …" }')
+
+
+def subtable(value: object) -> dict[str, Any]:
+    """A table, whose keys are read by the caller."""
+    if not isinstance(value, dict):
+        raise _wants("a table", value)
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -18,7 +19,10 @@ from fanoutd.sqltext import to_sqlite
 from fanoutd.store import StoreAway, open_store, subscribers
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
+from fanoutd.uploads import UnknownUpload
 from fanoutd.values import query_values
+
+log = logging.getLogger(__name__)
 
 _FETCH = 1000
 
@@ -35,14 +39,15 @@ class Unsupplied(FanoutdError):
     """A variable of the message comes neither with the submission nor with the audience."""
 
 
-def stream(campaign: Campaign, config: Config, spool: Spool) -> Iterator[Planned]:
-    """Everybody in the query's own order, duplicates included. Raises AudienceAway, NotConfigured, Unsupplied."""
+def stream(
+    campaign: Campaign, config: Config, spool: Spool, document: dict[str, Any] | None = None
+) -> Iterator[Planned]:
+    """Everybody in the query's own order, duplicates included. Raises AudienceAway, NotConfigured, Unsupplied.
+
+    ``document``: of a submission that is not in the spool.
+    """
     if campaign.origin == "list":
-        document = spool.read(campaign.id)
-        if document is None:
-            raise AudienceAway("its list of openids is not in this node's spool")
-        check_supplied(campaign, ())
-        return (Planned(openid) for openid in document["openids"])
+        return _listed(campaign, spool, document or spool.read(campaign.id))
     if campaign.definition.get("source"):
         return _page(_subscribers(campaign, config), campaign)
     columns, rows = _query(campaign, config, campaign.audience or "", campaign.definition["query"])
@@ -62,6 +67,16 @@ def excluded(campaign: Campaign, config: Config) -> Iterator[str]:
     columns, rows = _query(campaign, config, other["audience"], other["query"])
     at = _openid_at(columns)
     yield from (str(row[at] or "") for row in rows)
+
+
+def _listed(campaign: Campaign, spool: Spool, document: dict[str, Any] | None) -> Iterator[Planned]:
+    check_supplied(campaign, ())
+    try:
+        if document is not None:
+            return (Planned(openid) for openid in spool.people(document))
+    except (UnknownUpload, OSError) as e:
+        log.info("the list of campaign %s: %s", campaign.id, e)
+    raise AudienceAway("its list of openids is not in this node's spool")
 
 
 def check_supplied(campaign: Campaign, columns: Iterable[str]) -> None:

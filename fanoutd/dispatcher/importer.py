@@ -9,7 +9,7 @@ from fanoutd import failpoint
 from fanoutd.config import Audience, Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns
+from fanoutd.store import Database, campaigns, recurring
 from fanoutd.store.campaigns import Campaign
 from fanoutd.times import wall_ms
 
@@ -24,7 +24,9 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     has left the configuration until that is back: the campaign is paused for it.
     """
     document = spool.read(campaign)
-    if document is not None:
+    if document is not None and document.get("cron") is not None:
+        _keep(db, spool, config, document)
+    elif document is not None:
         try:
             row = build(document, config, node)
         except FanoutdError as e:
@@ -41,6 +43,20 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     return campaigns.get(db, campaign)
 
 
+def _keep(db: Database, spool: Spool, config: Config, document: dict[str, Any]) -> None:
+    """One that comes again is no campaign itself."""
+    account = config.accounts.get(document["account"])
+    with db.transaction():
+        recurring.insert(db, document, account.timezone if account else "Asia/Shanghai")
+    failpoint.reach("after_import")
+    spool.remove(document["campaign"])
+
+
+def has_list(document: dict[str, Any]) -> bool:
+    """Whether the submission brought its people with it."""
+    return document["openids"] is not None or document.get("upload") is not None
+
+
 def _undefined(document: dict[str, Any], node: str, why: str) -> Campaign:
     """What was accepted under another configuration than the one in force."""
     return Campaign(
@@ -48,7 +64,7 @@ def _undefined(document: dict[str, Any], node: str, why: str) -> Campaign:
         audience=document["audience"], reference=document["reference"], key=document["key"], state="paused",
         cause="config", reason=f"{why}; put it back, reload, and resume the campaign", created_at=document["at"],
         send_at=document["send_at"], started_at=None, finished_at=None, planned=False, node=node,
-        origin="query" if document["openids"] is None else "list", definition={},
+        origin="list" if has_list(document) else "query", definition={},
     )  # fmt: skip
 
 
@@ -64,7 +80,7 @@ def build(document: dict[str, Any], config: Config, node: str) -> Campaign:
     """The campaign row, with the message and the query that are in force now. Raises BadInput."""
     message = config.pick("message", document["message"])
     account = config.pick("account", document["account"])
-    listed = document["openids"] is not None
+    listed = has_list(document)
     audience = None if listed else config.pick("audience", document["audience"])
     definition = {
         "channels": list(message.channels),
@@ -79,6 +95,7 @@ def build(document: dict[str, Any], config: Config, node: str) -> Campaign:
         "data": document["data"],
         "page": document["page"],
         "page_size": document["page_size"],
+        "test": document.get("test", False),
     }
     later = document["send_at"] is not None and document["send_at"] > wall_ms()
     return Campaign(

@@ -20,9 +20,10 @@ from typing import Any
 from fanoutd import identity
 from fanoutd.child import Child
 from fanoutd.config import sqlite_path
-from fanoutd.dispatcher import commands
+from fanoutd.dispatcher import commands, forecast, recurring
 from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
+from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.limits import Limits
@@ -97,6 +98,7 @@ class Dispatcher:
         self._queries = Queries()
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher)
+        self._outbox = Errands(self._config, self._db, self._promise)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
@@ -113,6 +115,13 @@ class Dispatcher:
             "subscriber.sync": self._subscribers.sync,
             "token.get": self._token_answers.get,
             "token.refresh": self._token_answers.refresh,
+            "campaign.plan": lambda db, params: forecast.answer(db, self._config, self._spool, self._node, params),
+            "recurring.list": lambda db, _params: recurring.catalogue(
+                db, self._spool, self._config, self._node, wall_ms()
+            ),
+            "recurring.remove": lambda db, params: recurring.remove(
+                db, self._spool, self._config, self._node, params["recurring"]
+            ),
         }
         #: The scheduled jobs, by the name that the clock gives them.
         self._errands: dict[str, Callable[[], None]] = {
@@ -120,6 +129,8 @@ class Dispatcher:
             "rescue_sweep": lambda: self._desk.submit(self._guarded, self._sweep).result(),
             "spool_sweep": self._sweep_spool,
             "quota_check": lambda: self._limits.check(self._db()),
+            "errands": lambda: self._outbox.work(self._db()),
+            "recurring": self._submit_recurring,
         }
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet
@@ -128,6 +139,7 @@ class Dispatcher:
         self._checks = ThreadPoolExecutor(4, "check")  # WeChat may be slow to answer: no plan waits behind it
         self._plans = ThreadPoolExecutor(2, "plan")
         self._asks = ThreadPoolExecutor(2, "ask")
+        self._forecasts = ThreadPoolExecutor(1, "forecast")  # a million people are not counted at once
         self._jobs = ThreadPoolExecutor(3, "job")
         self._tokens = ThreadPoolExecutor(2, "token")  # each may wait for WeChat
         self._syncs = ThreadPoolExecutor(1, "sync")
@@ -168,7 +180,7 @@ class Dispatcher:
         elif kind == "ask" and message["method"] == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._syncs.submit(self._guarded, self._answer, message)
         elif kind == "ask":
-            pool = self._tokens if message["method"] == "token.refresh" else self._asks
+            pool = {"token.refresh": self._tokens, "campaign.plan": self._forecasts}.get(message["method"], self._asks)
             self._promise(pool.submit(self._guarded, self._answer, message))
         elif kind == "halted":
             self._halted(message["n"])
@@ -361,7 +373,9 @@ class Dispatcher:
     def _plan(self, campaign: Campaign) -> None:
         self._jobs.submit(self._guarded, self._ask_quota, campaign.account)
         try:
+            room = forecast.room(self._db(), campaign)
             self._planner.plan(self._db(), campaign)
+            forecast.warn(self._db(), campaign.id, room)
         finally:
             self._planning.discard(campaign.id)
 
@@ -403,8 +417,13 @@ class Dispatcher:
 
     def _sweep_spool(self) -> None:
         self._spool.expire_keys(self._config.schedule.retention)
+        self._spool.uploads.expire()
         if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
             expire(self._journals, JOURNALS_KEPT)
+
+    def _submit_recurring(self) -> None:
+        for campaign in recurring.submit_due(self._db(), self._spool, wall_ms()):
+            self._desk.submit(self._guarded, self._import, campaign)
 
     def _token_alarm(self, account: str) -> None:
         try:

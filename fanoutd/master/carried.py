@@ -157,6 +157,16 @@ def _sync(params: Params) -> dict[str, Any]:
     return {"account": _account(params), "tag": read.whole(params, "tag", 0, 1 << 31, None)}
 
 
+def _nothing(params: Params) -> dict[str, Any]:
+    read.only(params, ())
+    return {}
+
+
+def _recurring(params: Params) -> dict[str, Any]:
+    read.only(params, ("recurring",))
+    return {"recurring": read.campaign({"campaign": params.get("recurring")})}
+
+
 #: method -> its parameters as the dispatcher gets them, every key there. Raises RpcError.
 CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.get": _get,
@@ -180,6 +190,8 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "subscriber.opt_out": _subscriber,
     "subscriber.opt_in": _subscriber,
     "subscriber.sync": _sync,
+    "recurring.list": _nothing,
+    "recurring.remove": _recurring,
 }
 
 #: Those that are answered when every worker has obeyed; one that hangs is killed after hang_timeout.

@@ -97,6 +97,8 @@ def _named() -> None:
 
 #: Seconds between two looks at the spool's old markers, and at what dead workers left.
 _SPOOL_SWEEP, _RESCUE_SWEEP = 30.0, 5.0
+#: The same for what is to be done on the operator's side, and for campaigns that come again.
+_ERRANDS, _RECURRING = 2.0, 10.0
 
 #: Seconds between two questions for what WeChat has counted of the day's calls.
 _QUOTA_CHECK = 600.0
@@ -106,7 +108,7 @@ def intervals_of(schedule: Schedule) -> dict[str, float]:
     """The jobs that there are: name -> seconds between two runs."""
     return {
         "token_check": schedule.token_check, "spool_sweep": _SPOOL_SWEEP, "rescue_sweep": _RESCUE_SWEEP,
-        "quota_check": _QUOTA_CHECK,
+        "quota_check": _QUOTA_CHECK, "errands": _ERRANDS, "recurring": _RECURRING,
     }  # fmt: skip
 
 

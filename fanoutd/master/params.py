@@ -10,6 +10,7 @@ from typing import Any
 from fanoutd import times
 from fanoutd.ids import OPENID
 from fanoutd.master.rpc import INVALID_PARAMS, NO_SUCH_CAMPAIGN, RpcError
+from fanoutd.uploads import UPLOAD
 
 _DECIMAL = re.compile(r"[0-9]{1,19}")
 _CAMPAIGN = re.compile(r"[a-z0-9-]{1,64}")
@@ -134,4 +135,12 @@ def state(params: Mapping[str, Any], states: Collection[str]) -> str | None:
     value = params.get("state")
     if value is not None and value not in tuple(states):
         raise invalid("state", f"must be one of {', '.join(states)}")
+    return value
+
+
+def upload(params: Mapping[str, Any]) -> str | None:
+    """What audience.upload gave, None for null or nothing; whether it is there yet only the spool knows."""
+    value = text(params, "upload", 64)
+    if value is not None and not UPLOAD.fullmatch(value):
+        raise invalid("upload", f"{value!r} is none; it is what audience.upload gives")
     return value

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +22,15 @@ from fanoutd.master.refusals import Refusals
 from fanoutd.master.reload import Told
 from fanoutd.master.rpc import Bad, Request, RpcError
 from fanoutd.master.watches import FINAL, Watches
-from fanoutd.spool import Spool
+from fanoutd.spool import Spool, accept
+from fanoutd.uploads import UnknownUpload
 
 _log = logging.getLogger(__name__)
 
 #: Seconds after which `daemon.status` goes out without the dispatcher's part.
 _STATUS_PATIENCE = 2.0
+#: Seconds after which a dry run has not counted its people.
+_PLAN_PATIENCE = 65.0
 #: Campaigns that one client may watch: each is asked for four times a second.
 _WATCHES = 64
 
@@ -80,6 +84,7 @@ class Service:
             "daemon.reload": self._daemon_reload,
             "daemon.scale": self._daemon_scale,
             "campaign.submit": self._campaign_submit,
+            "audience.upload": self._audience_upload,
             "campaign.watch": self._campaign_watch,
             **dict.fromkeys(CARRIED, self._carry),
         }
@@ -150,26 +155,56 @@ class Service:
         client.say(rpc.failure(bad.id, bad.error))
 
     def _campaign_submit(self, call: Call) -> None:
+        if read.flag(call.request.params, "dry_run"):
+            self._campaign_plan(call)
+            return
         call.succeed(self._submit(call.client, call.request.params))
 
     def _submit(self, client: Client, params: Mapping[str, Any]) -> Json:
         """Kept on disk when this returns. Raises RpcError with nothing kept."""
-        if self.stopping:
-            raise RpcError(rpc.NOT_NOW, "the daemon is stopping; try again when it is back")
         keyed = submission.keyed_id(params, self._config)
-        try:
+        with self._keeping():
             if keyed is not None and self._spool.knows(keyed):
                 return {"campaign": keyed, "duplicate": True}
             document = submission.document(
                 params, self._config, now_ms=times.wall_ms(), uid=client.uid, pid=client.pid
             )
-            self._spool.accept(document, keyed=keyed is not None)
-        except OSError as e:
-            self._trouble.warning("the spool takes no submission: %s", e)
-            raise RpcError(rpc.NOT_NOW, f"the spool cannot take it now: {e.strerror}; try again") from None
+            accept(self._spool, document, keyed is not None)
         campaign: str = document["campaign"]
         self._tell_dispatcher({"t": "spool", "campaign": campaign})
         return {"campaign": campaign, "duplicate": False}
+
+    def _campaign_plan(self, call: Call) -> None:
+        """What it would come to, counted by the dispatcher; nothing is kept."""
+        client, params = call.client, call.request.params
+        if client.gone:
+            call.deliver(None)
+            return
+        keyed = submission.keyed_id(params, self._config)
+        document = submission.document(params, self._config, now_ms=times.wall_ms(), uid=client.uid, pid=client.pid)
+        asked = {"document": document, "duplicate": keyed is not None and self._spool.knows(keyed)}
+        self._ask(call, "campaign.plan", asked, _PLAN_PATIENCE,
+                  lambda value, error: call.succeed(value) if error is None else call.fail(error))
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Something is written down for a client: what hinders it is his error, or one that passes."""
+        if self.stopping:
+            raise RpcError(rpc.NOT_NOW, "the daemon is stopping; try again when it is back")
+        try:
+            yield
+        except UnknownUpload as e:
+            raise read.invalid("upload", str(e)) from None
+        except OSError as e:
+            self._trouble.warning("the spool takes no submission: %s", e)
+            raise RpcError(rpc.NOT_NOW, f"the spool cannot take it now: {e.strerror}; try again") from None
+
+    def _audience_upload(self, call: Call) -> None:
+        params = call.request.params
+        read.only(params, ("upload", "openids"))
+        with self._keeping():
+            upload, count = self._spool.uploads.add(read.upload(params), read.openids(params.get("openids")))
+        call.succeed({"upload": upload, "count": count})
 
     # ---- the daemon itself
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fanoutd import keywords, message, times
+from fanoutd import cron, keywords, message, times
 from fanoutd.config import Account, Audience, Config, Message
 from fanoutd.errors import BadInput
 from fanoutd.ids import keyed_campaign_id, new_campaign_id
@@ -17,11 +17,13 @@ from fanoutd.master.rpc import INVALID_PARAMS, RpcError
 Params = Mapping[str, Any]
 
 PARAMS = (
-    "content", "phone", "data", "message", "account", "audience", "openids", "page", "page_size", "send_at",
-    "key", "reference",
+    "content", "phone", "data", "message", "account", "audience", "openids", "upload", "test", "page", "page_size",
+    "send_at", "key", "reference", "dry_run", "cron",
 )
-#: Named by the protocol, not built yet; null and false ask for nothing and are taken.
-LATER = ("test", "upload", "dry_run")
+#: What says of one campaign what cannot be said of many.
+_NOT_WITH_CRON = ("upload", "test", "send_at")
+#: Ways to say to whom, of which there may be one.
+_WHOM = ("audience", "openids", "upload", "test")
 
 PAGE_SIZE = 500
 _LONGEST_CONTENT = 100_000
@@ -32,6 +34,8 @@ _LAST_NOW = 253_402_128_000_000
 
 def from_bare(params: Params) -> Params:
     """A bare object's parameters under their own names: its ``flag`` is the page."""
+    if params.get("dry_run"):
+        raise invalid("dry_run", "has no answer here; ask by the method campaign.submit")
     if "flag" not in params:
         return params
     if "page" in params:
@@ -42,7 +46,12 @@ def from_bare(params: Params) -> Params:
 def keyed_id(params: Params, config: Config) -> str | None:
     """The id that account and key give, None without a key. Raises RpcError."""
     key = _key(params)
-    return None if key is None else keyed_campaign_id(_account(params, config).name, key)
+    return None if key is None else _as_it_comes(params, keyed_campaign_id(_account(params, config).name, key))
+
+
+def _as_it_comes(params: Params, campaign: str) -> str:
+    """The id, of one that comes again an ``r-…``."""
+    return campaign if params.get("cron") is None else f"r-{campaign[2:]}"
 
 
 def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int) -> dict[str, Any]:
@@ -50,13 +59,14 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
 
     ``uid`` and ``pid`` are the peer's; ``now_ms`` is the wall clock.
     """
-    read.only({name: value for name, value in params.items() if not _is_later(name, value)}, PARAMS)
+    read.only(params, PARAMS)
     account, kind = _account(params, config), _message(params, config)
-    openids = _openids(params)
-    audience = None if openids else _audience(params, config)
+    openids, upload, test = _listed(params)
+    listed = openids is not None or upload is not None
+    audience = None if listed else _audience(params, config)
     submitted = {
         "v": 1,
-        "campaign": keyed_id(params, config) or new_campaign_id(now_ms),
+        "campaign": keyed_id(params, config) or _as_it_comes(params, new_campaign_id(now_ms)),
         "at": now_ms,
         "account": account.name,
         "message": kind.name,
@@ -65,9 +75,12 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
         "phone": read.label(params, "phone", _LONGEST_LABEL),
         "data": _data(params, kind, audience, config),
         "openids": openids,
-        "page": _page(params, openids),
+        "upload": upload,
+        "test": test,
+        "page": _page(params, listed),
         "page_size": read.whole(params, "page_size", 1, 1_000_000, PAGE_SIZE),
         "send_at": read.when(params, "send_at"),
+        "cron": _cron(params, account.timezone, now_ms),
         "key": _key(params),
         "reference": read.label(params, "reference", _LONGEST_LABEL),
         "uid": uid,
@@ -75,14 +88,6 @@ def document(params: Params, config: Config, *, now_ms: int, uid: int, pid: int)
     }
     _fits(submitted, kind, account)
     return submitted
-
-
-def _is_later(name: str, value: Any) -> bool:
-    if name not in LATER:
-        return False
-    if value is None or value is False:
-        return True
-    raise invalid(name, "is not in this version yet")
 
 
 def _account(params: Params, config: Config) -> Account:
@@ -115,14 +120,16 @@ def _audience(params: Params, config: Config) -> Audience:
     return audience
 
 
-def _openids(params: Params) -> list[str] | None:
-    """The list, None when there is none: an empty one never means everyone."""
-    value = params.get("openids")
-    if value is None:
-        return None
-    if params.get("audience") is not None:
-        raise invalid("audience", "and openids exclude each other; give one of them")
-    return read.openids(value)
+def _listed(params: Params) -> tuple[list[str] | None, str | None, bool]:
+    """(the list, the upload, whether it is a test), None for what is not given: an empty list never means everyone."""
+    given = [name for name in _WHOM if params.get(name) is not None]
+    if len(given) > 1:
+        raise invalid(given[0], f"and {given[1]} exclude each other; give one of them")
+    if given == ["test"]:
+        return [read.openid(params["test"], "test")], None, True
+    if given == ["upload"]:
+        return None, read.upload(params), False
+    return (read.openids(params["openids"]) if given == ["openids"] else None), None, False
 
 
 def _content(params: Params, kind: Message) -> str | None:
@@ -174,9 +181,9 @@ def _data(params: Params, kind: Message, audience: Audience | None, config: Conf
     return data
 
 
-def _page(params: Params, openids: list[str] | None) -> int | None:
+def _page(params: Params, listed: bool) -> int | None:
     page = read.whole(params, "page", 0, 1_000_000_000, None)
-    if page is not None and openids:
+    if page is not None and listed:
         raise invalid("page", "goes with an audience, not with openids")
     return page
 
@@ -186,3 +193,18 @@ def _key(params: Params) -> str | None:
     if key is not None and not key.strip():
         raise invalid("key", "must not be empty; leave it out for a campaign without one")
     return key
+
+
+def _cron(params: Params, timezone: str, now_ms: int) -> str | None:
+    line = read.text(params, "cron", _LONGEST_LABEL)
+    if line is None:
+        return None
+    for name in _NOT_WITH_CRON:
+        if params.get(name) is not None:
+            raise invalid(name, "goes with one campaign, not with cron")
+    try:
+        if cron.next_after(line, timezone, now_ms) is None:
+            raise ValueError("no time is like that")
+    except ValueError as e:
+        raise invalid("cron", f"{line[:60]!r}: {e}") from None
+    return " ".join(line.split())

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from fanoutd.store import outbox
 from fanoutd.store.database import Database, holes
 
 FINAL = ("done", "cancelled", "failed")
@@ -46,7 +47,8 @@ class Campaign:
     """A campaign row. Times in milliseconds since 1970.
 
     ``definition`` holds what was in force when it reached the store: ``channels``, ``bodies``,
-    ``too_long``, ``variables``, ``query``, ``content``, ``phone``, ``data``, ``page``, ``page_size``.
+    ``too_long``, ``variables``, ``query``, ``content``, ``phone``, ``data``, ``page``, ``page_size``, ``test``
+    (to one person, opt-out and quiet hours aside; absent in old rows).
     Empty: the configuration does not have what was asked for, and the campaign is paused until it does.
     ``origin`` is ``query`` or ``list``; ``cause`` a word for the kind of trouble behind ``reason``.
     """
@@ -154,7 +156,7 @@ def in_states(db: Database, *states: str) -> list[Campaign]:
 
 
 def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> bool:
-    """Change the state if it still is ``old``; further columns with it. Says whether it did."""
+    """Change the state if it still is ``old``; further columns with it. Says whether it did. In a transaction."""
     if (old, new) not in MOVES:
         raise ValueError(f"no campaign goes from {old} to {new}")
     sets = "".join(f", {name} = %s" for name in columns)
@@ -162,6 +164,8 @@ def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> boo
         f"UPDATE fanout_campaign SET state = %s{sets} WHERE id = %s AND state = %s",
         new, *columns.values(), campaign, old,
     )  # fmt: skip
+    if changed > 0 and new in FINAL:
+        _ended(db, campaign)
     return changed > 0
 
 
@@ -173,6 +177,11 @@ def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
         "WHERE account = %s AND state = 'running'",
         cause, reason, account,
     )  # fmt: skip
+
+
+def _ended(db: Database, campaign: str) -> None:
+    """What follows from it is due from the moment at which it is so."""
+    outbox.add(db, "on_finish", {"campaign": campaign})
 
 
 def explain(db: Database, account: str, cause: str | None, reason: str | None) -> None:
@@ -225,12 +234,15 @@ def before_pause(db: Database, campaign: Campaign) -> str:
 
 def finish(db: Database, campaign: str) -> bool:
     """Make it ``done`` when its plan is complete and nobody is pending or to be sent to again."""
-    return db.execute(
+    ended = db.execute(
         f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
         "WHERE id = %s AND state = 'running' AND planned = 1 "
         "AND NOT EXISTS (SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0))",
         campaign, campaign,
     ) > 0  # fmt: skip
+    if ended:
+        _ended(db, campaign)
+    return ended
 
 
 def counts(db: Database, campaign: str) -> Counts:

@@ -6,10 +6,11 @@ Written in the transaction that makes it due, so that no crash forgets it; worke
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fanoutd.store.database import Database
+from fanoutd.store.database import Database, holes
 
 #: Pauses before a failed one is tried again, in milliseconds: the first, doubling up to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 5_000, 600_000
@@ -33,11 +34,13 @@ def add(db: Database, name: str, payload: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
-def due(db: Database, limit: int = 100) -> list[Errand]:
-    """Those whose time has come, oldest first."""
+def due(db: Database, limit: int = 100, names: Sequence[str] = ()) -> list[Errand]:
+    """Those whose time has come, oldest first; only those of these names, if there are any."""
+    named = f" AND name IN ({holes(len(names))})" if names else ""
     rows = db.rows(
-        f"SELECT id, name, payload, tries FROM fanout_outbox WHERE due <= {db.NOW_MS} ORDER BY due, id LIMIT %s", limit
-    )
+        f"SELECT id, name, payload, tries FROM fanout_outbox WHERE due <= {db.NOW_MS}{named} ORDER BY due, id LIMIT %s",
+        *names, limit,
+    )  # fmt: skip
     return [Errand(id, name, json.loads(payload), tries) for id, name, payload, tries in rows]
 
 
@@ -45,10 +48,22 @@ def done(db: Database, errand: Errand) -> None:
     db.execute("DELETE FROM fanout_outbox WHERE id = %s", errand.id)
 
 
+def has_later(db: Database, errand: Errand, names: Sequence[str]) -> bool:
+    """Whether another of these names with the same payload was added after it."""
+    return db.one(
+        f"SELECT 1 FROM fanout_outbox WHERE id > %s AND payload = %s AND name IN ({holes(len(names))}) LIMIT 1",
+        errand.id, json.dumps(errand.payload, ensure_ascii=False), *names,
+    ) is not None  # fmt: skip
+
+
+def pause(errand: Errand) -> int:
+    """How long it rests when it has failed now, in milliseconds: twice as long each time."""
+    return min(FIRST_PAUSE << min(errand.tries, 16), LONGEST_PAUSE)
+
+
 def failed(db: Database, errand: Errand, why: str) -> None:
-    """To be tried again, after a pause that doubles."""
-    pause = min(FIRST_PAUSE << min(errand.tries, 16), LONGEST_PAUSE)
+    """To be tried again, after a pause."""
     db.execute(
         f"UPDATE fanout_outbox SET tries = tries + 1, error = %s, due = {db.NOW_MS} + %s WHERE id = %s",
-        why[:500], pause, errand.id,
+        why[:500], pause(errand), errand.id,
     )  # fmt: skip
