@@ -222,10 +222,16 @@ class Refusing(BaseHTTPRequestHandler):
         pass
 
 
+class Roomy(ThreadingHTTPServer):
+    """All workers connect at once: with the 5 places of the default some would not be heard before their timeout."""
+
+    request_queue_size = 512
+
+
 @pytest.fixture
 def refusing(tmp_path: Path) -> Iterator[Daemon]:
     Refusing.calls = 0
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    server = Roomy(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sandbox = SandboxProcess(tmp_path / "ledger.jsonl")
     sandbox.url = f"http://127.0.0.1:{server.server_port}"
