@@ -121,22 +121,30 @@ def test_a_trial_lets_a_few_go_and_the_rest_when_it_is_over() -> None:
     room: dict[Key, int | None] = {("c", 1): 3}
     trials: Trials[Goer] = Trials(lambda key: room.get(key))
     people, others = [Goer(("c", 1)) for _ in range(10)], [Goer(("d", 1)) for _ in range(5)]
-    trials.expect({each.key for each in (*people, *others)})
-    ready = deque([*people, *others])
+    ready: deque[Goer] = deque()
+    trials.line_up([*people[:8], *others], ready)
     trials.sift(ready)
-    assert list(ready) == [*people[:3], *others] and len(trials) == 7
-    for _ in range(3):
+    assert list(ready) == [*people[:3], *others] and len(trials) == 5 and trials.stalled
+    ready.popleft()
+    trials.started(("c", 1))
+    trials.line_up(people[8:], ready)
+    trials.sift(ready)  # the account's rate let one go: nobody overtakes the other two
+    assert list(ready) == [*people[1:3], *others] and len(trials) == 7 and not trials.stalled
+    for _ in range(2):
         ready.popleft()
         trials.started(("c", 1))
     trials.sift(ready)
     assert list(ready) == others
     trials.ended(("c", 1))
     trials.sift(ready)
-    assert list(ready) == [people[3], *others]
+    assert list(ready) == [*others, people[3]]
     trials.keep(lambda goer: goer is not people[4])
     room.clear()
     trials.sift(ready)
-    assert list(ready) == [*people[5:], people[3], *others] and len(trials) == 0
+    assert list(ready) == [*others, people[3], *people[5:]] and len(trials) == 0
+    late = [Goer(("e", 1))]
+    trials.line_up(late, ready)
+    assert ready[-1] is late[0] and len(trials) == 0
 
 
 def test_a_channel_that_is_barred_is_left_out_for_ten_minutes() -> None:

@@ -222,10 +222,16 @@ class Refusing(BaseHTTPRequestHandler):
         pass
 
 
+class Roomy(ThreadingHTTPServer):
+    """All workers connect at once: with the 5 places of the default some would not be heard before their timeout."""
+
+    request_queue_size = 512
+
+
 @pytest.fixture
 def refusing(tmp_path: Path) -> Iterator[Daemon]:
     Refusing.calls = 0
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    server = Roomy(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sandbox = SandboxProcess(tmp_path / "ledger.jsonl")
     sandbox.url = f"http://127.0.0.1:{server.server_port}"
@@ -249,8 +255,8 @@ def test_a_refused_field_fails_the_person_and_at_the_start_stops_the_campaign_na
     assert found["reason"].startswith("message refused: ") and "data.thing1" in found["reason"]
     assert 20 <= Refusing.calls <= 20 + 4  # whoever else of the four workers had one on the wire
     wait_for(lambda: not refusing.call("daemon.status")["shards"]["leased"], "all given back")
-    counts = refusing.call("campaign.get", campaign=campaign)["counts"]
-    assert (counts["failed"], counts["pending"]) == (Refusing.calls, 600 - Refusing.calls)
+    found = refusing.call("campaign.get", campaign=campaign)  # it may have paused before all were planned
+    assert (found["counts"]["failed"], found["counts"]["pending"]) == (Refusing.calls, found["total"] - Refusing.calls)
 
 
 # ---- finish events

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from fanoutd.outcome import RENDER, State
+from fanoutd.bucket import Bucket
+from fanoutd.outcome import RENDER, Progress, State
 from fanoutd.store import campaigns, shards
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.shards import Planned
+from fanoutd.store.shards import Lease, Person, Planned
+from fanoutd.store.tokens import Token
 from fanoutd.times import wall_ms
+from fanoutd.worker.lane import Job, Lane, Message
+from fanoutd.worker.recorder import Hold
 from support.bench import Bench, person, wait_for
 
 
@@ -44,6 +49,22 @@ def test_a_value_that_does_not_fit_fails_its_person_only(bench: Bench) -> None:
     assert [rows[person(i)][0] for i in range(4)] == [State.SENT, State.FAILED, State.FAILED, State.SENT]
     assert (rows[person(1)][2], rows[person(1)][3]) == (RENDER, 0)  # no call was made
     assert [each["body"]["url"] for each in bench.sandbox.ledger_rows()] == ["杭州", "北京"]
+
+
+def test_people_who_wait_for_a_trial_are_looked_at_when_those_before_them_end_without_a_call(
+    bench: Bench, tmp_path: Path
+) -> None:
+    lane = Lane(bench.config.accounts["main"], Bucket(tmp_path / "bucket", 100.0), lambda _key: 2)
+    lane.accept(Token("T", wall_ms() + 60_000, 0), wall_ms())
+    shard = Hold(Lease(1, 1, "c-1", "w"), cast(Campaign, SimpleNamespace(id="c-1", account="main")), 0.0, 0.0)
+    jobs = [Job(shard, Person(i, person(i), Progress(), None), Progress(), Message((1,), {})) for i in range(6)]
+    lane.trials.line_up(jobs, lane.ready)
+    for _ in range(3):
+        lane.trials.sift(lane.ready)
+        assert len(lane.ready) == 2
+        lane.ready.clear()  # they could not be rendered
+        assert lane.wait(0.0, free=4) == (0.0 if len(lane) else None)
+    lane.bucket.close()
 
 
 def test_a_text_too_long_for_one_person_is_not_sent_on_any_channel(bench: Bench) -> None:

@@ -102,8 +102,8 @@ class Shelf:
         """Seconds that a renewed token lives; 0: there is none."""
         self.templates = Templates(self.config.accounts, self.renew, self.fetch, lambda: self.now)
 
-    def renew(self, db: Database, account: str) -> None:
-        assert db is self.db
+    def renew(self, db: Database, account: str, patience: float) -> None:
+        assert db is self.db and patience > 0
         self.renewals.append(account)
         if self.renewed:
             self.token(self.renewed)

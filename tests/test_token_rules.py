@@ -403,6 +403,26 @@ def test_sixty_four_refusals_at_once_are_one_fetch(scene: Scene) -> None:
     assert len(scene.gate.asked) == before + 1 and scene.text() == "T-2"
 
 
+def test_who_needs_the_token_that_is_being_fetched_waits_for_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, come = threading.Event(), threading.Event()
+
+    def fetched(_account: Account, _force: bool) -> Token:
+        begun.set()
+        assert come.wait(10)
+        return Token("T-2", scene.wall() + 7_200_000, scene.wall())
+
+    monkeypatch.setattr("fanoutd.dispatcher.refresher.fetch", fetched)
+    first = threading.Thread(target=lambda: scene.refresher.refresh(open_store(scene.config.store_url), "main"))
+    first.start()
+    assert begun.wait(10)
+    scene.refresher.check(scene.db, "main")
+    assert scene.text() == "T-1"  # who does not wait
+    threading.Timer(0.1, come.set).start()
+    scene.refresher.check(scene.db, "main", patience=10)
+    assert scene.text() == "T-2"
+    first.join(10)
+
+
 def test_a_call_that_was_refused_with_an_older_token_needs_no_fetch(scene: Scene) -> None:
     old = scene.token()
     scene.gate.answers = [good("T-2")]

@@ -75,9 +75,12 @@ class Refresher:
         """As ``token.get`` answers."""
         return shown(name, source(self._accounts[name]), tokens.load(db, name), self._standings[name], wall_ms())
 
-    def check(self, db: Database, name: str) -> None:
-        """Fetch when there is no token, or it ends soon, or the account is in trouble; read the operator's table."""
-        with self._turn(name) as mine:
+    def check(self, db: Database, name: str, patience: float = 0.0) -> None:
+        """Fetch when there is no token, or it ends soon, or the account is in trouble; read the operator's table.
+
+        ``patience``: seconds to wait for a fetch that is under way, for whoever needs what it brings.
+        """
+        with self._turn(name, patience) as mine:
             if not mine:
                 return
             token, standing = tokens.load(db, name), self._standings[name]

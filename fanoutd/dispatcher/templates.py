@@ -124,11 +124,12 @@ class _Answer:
 class Templates:
     """What is known of the accounts' templates. May be asked by several threads.
 
-    ``renew(db, account)`` has a token fetched, if that is possible; it is called when the store has none.
+    ``renew(db, account, patience)`` has a token fetched, if that is possible, or waits so many seconds for one that is
+    on its way; it is called when the store has none.
     """
 
     def __init__(
-        self, accounts: Mapping[str, Account], renew: Callable[[Database, str], None],
+        self, accounts: Mapping[str, Account], renew: Callable[[Database, str, float], None],
         fetch: Callable[[Account, str], Listed] = fetch_list, clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._accounts, self._renew, self._fetch, self._clock = accounts, renew, fetch, clock
@@ -174,7 +175,7 @@ class Templates:
         """None: there is no token to ask with."""
         token = _usable(tokens.load(db, account.name))
         if token is None:
-            self._renew(db, account.name)
+            self._renew(db, account.name, _PATIENCE)
             token = _usable(tokens.load(db, account.name))
         if token is None:
             return None

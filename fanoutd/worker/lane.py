@@ -174,6 +174,8 @@ class Lane:
             probe = self.breaker.wait(at)
             if not self.breaker.open or probe is not None:
                 waits.append(max(self._next_start - at, probe or 0.0))
+        elif not self.ready and self.trials.stalled:
+            waits.append(0.0)
         return max(0.0, min(waits)) if waits else None
 
     def should_ask_token(self, at: float) -> bool:

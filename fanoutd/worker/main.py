@@ -291,8 +291,7 @@ class Worker:
         if jobs:
             jobs[0].message.shut = lane.shut
         self._watch_on().begins(hold.campaign.id, hold.lease.token, hold.lease.shard)
-        lane.trials.expect({job.key for job in jobs})
-        lane.ready.extend(jobs)
+        lane.trials.line_up(jobs, lane.ready)
 
     def _lane(self, name: str) -> Lane | None:
         if name not in self._lanes:

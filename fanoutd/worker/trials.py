@@ -6,7 +6,7 @@ Until one answer shows that the channel works, the others of the campaign wait h
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
@@ -43,6 +43,20 @@ class Trials(Generic[T]):
         """Somebody comes who goes there."""
         self._open.update(key for key in keys if key not in self._open and self._room(key) is not None)
 
+    @property
+    def stalled(self) -> bool:
+        """Somebody waits here for an answer, and nothing is out that would bring one: whoever was let through has
+        ended without a call."""
+        return any(held and not self._out[key] for key, held in self._held.items())
+
+    def line_up(self, comers: Sequence[T], ready: deque[T]) -> None:
+        """Somebody was claimed: behind all who wait."""
+        self.expect({each.key for each in comers})
+        if not self._open:
+            ready.extend(comers)
+        for each in comers if self._open else ():
+            self._held[each.key].append(each)
+
     def started(self, key: Key) -> None:
         self._out[key] += 1
 
@@ -52,10 +66,13 @@ class Trials(Generic[T]):
             del self._out[key]
 
     def sift(self, ready: deque[T]) -> None:
-        """Leave in ``ready`` those who may start, in their order; whoever waited here comes before the others."""
+        """Leave in ``ready`` those who may start, in their order.
+
+        Who was let through before and has not started yet, for the account's rate, goes before whoever waits here.
+        """
         if not self._open:
             return
-        waiting = [*self, *ready]
+        waiting = [*ready, *self]
         self._held.clear()
         ready.clear()
         room = {key: self._room(key) for key in self._open}
