@@ -36,7 +36,9 @@ def test_of_a_trickle_none_is_unknown_though_the_api_closes_what_is_idle(
         found = sums.check([follower(i) for i in range(125)], daemon.sandbox.ledger, last, daemon.rows(campaign), 0)
         assert found == sums.Sums(125, 125, 0, 0, 0, ())
         if spread:
-            assert daemon.sandbox.stats()["connections"]["total"] > 12  # they did grow old
+            stats = daemon.sandbox.stats()
+            # more than were ever needed at once: some grew old
+            assert stats["connections"]["total"] > stats["most_in_flight"] + 2
     finally:
         daemon.close()
 

@@ -364,8 +364,11 @@ def test_a_daemon_stops_at_the_operators_limit_says_so_and_goes_on_when_it_is_ra
     d = Capped(tmp_path, followers=100)
     try:
         campaign = d.call("campaign.submit", content="x", phone="1")["campaign"]
-        seen = wait_for(lambda: (c := d.call("campaign.get", campaign=campaign))["reason"] and c, "a reason")
-        assert seen["state"] == "running" and "custom until 00:0" in seen["reason"]
+        def waits() -> bool:
+            seen = d.call("campaign.get", campaign=campaign)
+            return seen["state"] == "running" and "custom until 00:0" in (seen["reason"] or "")
+
+        wait_for(waits, "the reason")
         wait_for(lambda: d.call("campaign.get", campaign=campaign)["counts"]["pending"] == 60, "the limit")
         account = d.call("daemon.status")["accounts"][0]
         assert account["rate"] == 100_000

@@ -65,7 +65,9 @@ def test_a_token_revoked_in_mid_campaign_costs_one_refresh_and_no_delivery(bench
     worker = b.work()
     wait_for(lambda: len(b.accepted()) > 100, "a first part")
     b.sandbox.revoke()
-    asked = wait_for(lambda: [m for m in worker.listen() if m["t"] == "token_refused"], "the question for a new token")
+    asked = wait_for(
+        lambda: [m for m in worker.listen() if m["t"] == "token_refused" and m["token"]], "the question for a new token"
+    )
     b.refresh()
     worker.say(t="token", account="main")
     wait_for(lambda: b.state() == "done", "the end")
