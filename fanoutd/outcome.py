@@ -113,7 +113,9 @@ class Progress:
 
 
 #: Verdicts that say nothing about this person, and so are no tries of theirs.
-_NO_TRY = (Verdict.TOKEN, Verdict.STOP_CAMPAIGN, Verdict.STOP_ACCOUNT)
+_NO_TRY = (
+    Verdict.TOKEN, Verdict.REST, Verdict.QUOTA, Verdict.ACCOUNT, Verdict.STOP_CAMPAIGN, Verdict.STOP_ACCOUNT
+)  # fmt: skip
 
 
 def answered(

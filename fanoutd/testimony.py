@@ -42,13 +42,15 @@ class Testimony:
     calls: dict[Attempt, list[Call]] = field(default_factory=dict)
     """Per attempt the calls in order."""
 
-    def judge(self, before: Progress, attempt: Attempt, openid: str, channels: tuple[int, ...]) -> Progress:
-        """What became of a person who was claimed under ``attempt`` and never recorded."""
+    def judge(
+        self, before: Progress, attempt: Attempt, openid: str, channels: tuple[int, ...], personal: bool = False
+    ) -> Progress:
+        """What became of a person who was claimed under ``attempt`` and never recorded; ``personal`` as in answered."""
         calls = self.calls.get(attempt, ())
         who = tag(openid)
         if any(call.who != who for call in calls):  # the store is not the one that this journal was written for
             return replace(before, state=State.UNKNOWN, since=LONG_AGO)
-        after = replay(before, calls, channels)
+        after = replay(before, calls, channels, personal)
         if after.state not in OPEN:
             return after
         shard, _, token = attempt
@@ -58,14 +60,17 @@ class Testimony:
         return replace(after, state=State.UNKNOWN, since=since)
 
 
-def replay(before: Progress, calls: list[Call] | tuple[()], channels: tuple[int, ...]) -> Progress:
+def replay(
+    before: Progress, calls: list[Call] | tuple[()], channels: tuple[int, ...], personal: bool = False
+) -> Progress:
     """The delivery after these calls."""
     after = before
     for call in calls:
         if call.errcode is None:
             after = unanswered(after, call.channel, call.left)
         else:
-            after, _ = answered(after, call.channel, call.errcode, call.msgid, call.channel == channels[-1])
+            last = call.channel == channels[-1]
+            after, _ = answered(after, call.channel, call.errcode, call.msgid, last, personal=personal)
     return after
 
 

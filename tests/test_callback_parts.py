@@ -219,7 +219,7 @@ def item(msgid: int, code: int) -> str:
 
 def test_subscription_receipts_come_one_or_several() -> None:
     one = meaning("event", Event="subscribe_msg_sent_event", SubscribeMsgSentEvent=f"<List>{item(7, 0)}</List>")
-    assert [(each["msgid"], each["status"]) for each in one] == [(7, "success")]
+    assert [(each["msgid"], each["status"], each["channel"]) for each in one] == [(7, "success", "subscribe")]
     both = f"<List>{item(7, 0)}</List><List>{item(8, 43101)}</List>"
     several = meaning("event", Event="subscribe_msg_sent_event", SubscribeMsgSentEvent=both)
     assert [(each["msgid"], each["status"]) for each in several] == [(7, "success"), (8, "failed:43101")]

@@ -16,8 +16,9 @@ import pytest
 from fanoutd import gates
 from fanoutd.dispatcher.limits import NOT_YET_MS, Counted, Limits, ask, counted
 from fanoutd.outcome import State
-from fanoutd.store import quotas, shards
+from fanoutd.store import campaigns, quotas, shards, subscribers
 from fanoutd.store.quotas import REFUSED_MS
+from fanoutd.store.shards import Planned
 from fanoutd.times import iso, wall_ms
 from fanoutd.worker.rests import Intent
 from support.bench import Bench, WorkerProcess, person, wait_for
@@ -358,6 +359,45 @@ def test_the_reason_names_channel_and_time_in_the_accounts_zone() -> None:
 
 class Capped(Daemon):
     ACCOUNT = "daily_limit = { custom = 40 }\nmax_failures = 1"
+
+
+def shut(b: Bench, count: int) -> None:
+    """Of so many people the window is known to be shut: they are due on the template at once."""
+    now = wall_ms()
+    with b.db.transaction():
+        subscribers.change(
+            b.db, "main", [person(i) for i in range(count)], now,
+            lambda known: replace(known, window_kind="message", window_until=now - 1000, window_left=5),
+        )  # fmt: skip
+
+
+def test_who_is_due_on_a_closed_channel_for_his_shut_window_waits_and_keeps_nobody_else_waiting(bench: Make) -> None:
+    b = bench(concurrency=16)
+    b.campaign(3000)
+    shut(b, 3000)
+    with b.db.transaction():
+        quotas.rest(b.db, "main", TEMPLATE, quotas.reopening("main", TEMPLATE, wall_ms()), wall_ms())
+        row = campaigns.get(b.db, "c-1")
+        assert row is not None
+        campaigns.insert(b.db, replace(row, id="c-2", created_at=row.created_at + 10))
+        shards.add(b.db, "c-2", 0, [Planned(f"oNEWCOMER{i:019d}") for i in range(20)])
+    worker = b.work()
+    wait_for(lambda: b.counts("c-2").sent_custom == 20, "the newer campaign")
+    wait_for(lambda: idle(worker), "idleness")
+    assert b.counts().pending == 3000 and calls(b, "template") == 0
+    leases, size = b.db.rows("SELECT SUM(token), COUNT(*) FROM fanout_shard WHERE campaign = 'c-1'")[0]
+    assert leases <= 2 * size  # each was looked at, and not over and over
+
+
+def test_who_is_due_on_an_open_channel_for_his_shut_window_does_not_wait_for_the_closed_one(bench: Make) -> None:
+    b = bench(concurrency=16)
+    b.campaign(100)
+    shut(b, 100)
+    with b.db.transaction():
+        quotas.rest(b.db, "main", CUSTOM, quotas.reopening("main", CUSTOM, wall_ms()), wall_ms())
+    b.work()
+    wait_for(lambda: b.counts().sent_template == 100, "all by template")
+    assert calls(b) == 0
 
 
 def test_a_daemon_stops_at_the_operators_limit_says_so_and_goes_on_when_it_is_raised(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fanoutd.callback.errors import Broken
@@ -101,7 +101,8 @@ def _subscription_finish(fields: Fields, name: str) -> list[Notice]:
     items = [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
     if not items:
         raise Broken("the event has no List")
-    return [_finish(fields, name, _id(each, "MsgID"), _status(_text(each, "ErrorCode"))) for each in items]
+    receipts = [_finish(fields, name, _id(each, "MsgID"), _status(_text(each, "ErrorCode"))) for each in items]
+    return [replace(each, params=each.params | {"channel": "subscribe"}) for each in receipts]
 
 
 def _status(code: str) -> str:

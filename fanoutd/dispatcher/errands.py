@@ -92,7 +92,7 @@ class Errands:
         if not (errand.name in _WORDS and outbox.has_later(db, errand, _WORDS)):
             _tell(self._config, errand.name, errand.payload["account"], errand.payload["openid"])
         with db.transaction():
-            outbox.done(db, errand)
+            outbox.settled(db, errand, _WORDS if errand.name in _WORDS else (errand.name,))
         return None
 
 
@@ -124,7 +124,7 @@ def _finish(config: Config, db: Database, errand: Errand) -> str | None:
     wanted = kind.on_finish if kind else None
     if campaign is None or wanted is None or campaign.state not in FINAL or campaign.definition.get("test"):
         with db.transaction():
-            outbox.done(db, errand)
+            outbox.settled(db, errand, _WORDS if errand.name in _WORDS else (errand.name,))
         return None
     known = finish.facts(campaign, campaigns.counts(db, campaign.id), _timezone(config, campaign.account))
     if wanted.statement is None or wanted.database is None or errand.payload.get("command_only"):

@@ -71,7 +71,12 @@ class Receipts:
         self._kept: OrderedDict[tuple[str, Any], tuple[float, dict[str, Any]]] = OrderedDict()
 
     def take(self, db: Database, event: dict[str, Any]) -> dict[str, Any]:
-        """A ``finish`` event. Raises StoreAway: then it may be sent again."""
+        """A ``finish`` event. Raises StoreAway: then it may be sent again.
+
+        One of a subscription notification settles nobody: they have no key, and most are sent by other programs.
+        """
+        if event.get("channel") == "subscribe":
+            return {}
         with self._lock:
             self._look(db)
             event = event | {"at": event["at"] or wall_ms()}

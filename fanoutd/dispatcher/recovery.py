@@ -83,7 +83,8 @@ def settle(db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk) -
             db, campaign.account, channels[0], wall_ms(), len(claimed), _calls(said, held, claimed, channels[0])
         )
         for person in claimed:
-            after = said.judge(person.progress, (held.shard, person.pos, held.token), person.openid, channels)
+            place, own = (held.shard, person.pos, held.token), person.person is not None
+            after = said.judge(person.progress, place, person.openid, channels, own)
             if after.state is State.UNKNOWN and repeatable(after, uptime_ms(), risk):
                 after = replace(after, state=State.RESEND)
             if after != person.progress:
@@ -123,7 +124,8 @@ def _settle_late(db: Database, said: Testimony) -> None:
             results: list[Result] = []
             for person in shards.given_up(db, shard, token):
                 before = replace(person.progress, state=State.PENDING)
-                after = said.judge(before, (shard, person.pos, token), person.openid, channels)
+                place, own = (shard, person.pos, token), person.person is not None
+                after = said.judge(before, place, person.openid, channels, own)
                 if not after.doubtful:
                     results.append((person.pos, after))
             shards.record(db, shard, token, results)

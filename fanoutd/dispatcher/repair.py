@@ -123,9 +123,9 @@ def _after(past: Past, shard: Shard, person: Person, channels: tuple[int, ...]) 
     calls = [call for token, some in sorted(known.items()) if token > person.attempt for call in some]
     after = person.progress
     if calls:
-        after = replay(_tried_again(after), calls, channels)
+        after = replay(_tried_again(after), calls, channels, person.person is not None)
     elif after.state is State.PENDING and who in past.strays:
-        after = replay(after, past.strays[who], channels)
+        after = replay(after, past.strays[who], channels, person.person is not None)
         if past.alike[who] > 1:  # nobody can tell which of them it was
             after = replace(after, state=State.UNKNOWN, msgid=None, since=LONG_AGO)
     if after.state in OPEN and _in_silence(past, shard, person):

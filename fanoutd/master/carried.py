@@ -82,8 +82,16 @@ def _explain(params: Params) -> dict[str, Any]:
 _EVENTS = ("subscribe", "unsubscribe", "message", "menu", "scan", "pay", "finish")
 
 
+def _receipt_channel(params: Params) -> str:
+    """What kind of message a receipt is for: template messages unless it says otherwise."""
+    channel = params.get("channel") or "template"
+    if channel not in ("template", "subscribe"):
+        raise invalid("channel", "must be template or subscribe")
+    return str(channel)
+
+
 def _event(params: Params) -> dict[str, Any]:
-    read.only(params, ("openid", "event", "at", "account", "msgid", "status"))
+    read.only(params, ("openid", "event", "at", "account", "msgid", "status", "channel"))
     if params.get("event") not in _EVENTS:
         raise invalid("event", f"must be one of {', '.join(_EVENTS)}")
     return {
@@ -93,6 +101,7 @@ def _event(params: Params) -> dict[str, Any]:
         "account": read.text(params, "account", 64),
         "msgid": read.whole(params, "msgid", 0, (1 << 63) - 1, None),
         "status": read.text(params, "status", 200),
+        "channel": _receipt_channel(params),
     }
 
 

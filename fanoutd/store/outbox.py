@@ -48,6 +48,14 @@ def done(db: Database, errand: Errand) -> None:
     db.execute("DELETE FROM fanout_outbox WHERE id = %s", errand.id)
 
 
+def settled(db: Database, errand: Errand, names: Sequence[str]) -> None:
+    """Done, and with it what was said earlier with the same payload: it shall not be said after it."""
+    db.execute(
+        f"DELETE FROM fanout_outbox WHERE id <= %s AND payload = %s AND name IN ({holes(len(names))})",
+        errand.id, json.dumps(errand.payload, ensure_ascii=False), *names,
+    )  # fmt: skip
+
+
 def has_later(db: Database, errand: Errand, names: Sequence[str]) -> bool:
     """Whether another of these names with the same payload was added after it."""
     return db.one(

@@ -276,14 +276,14 @@ def unpark(db: Database, account: str) -> None:
     )
 
 
-def waiting(db: Database, shard: int, whole: bool) -> list[Progress]:
-    """How far its open people have come, each kind once; not ``whole``: of those who are not claimed yet."""
+def waiting(db: Database, shard: int, whole: bool) -> list[Person]:
+    """Its open people; not ``whole``: those who are not claimed yet."""
     rows = db.rows(
-        "SELECT DISTINCT d.state, d.channel, d.errcode FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
+        f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
         f"WHERE d.shard = %s AND d.pos >= {0 if whole else 's.next'} AND d.state IN ({_OPEN})",
         shard,
     )
-    return [Progress(State(state), channel, errcode) for state, channel, errcode in rows]
+    return [_person(*row) for row in rows]
 
 
 def of_owner(db: Database, owner: str) -> list[Lease]:

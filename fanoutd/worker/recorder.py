@@ -430,6 +430,8 @@ class Recorder:
             self.journal.reserve(room * _RECORDS_PER_PERSON)
         except OSError as e:  # a full disk: nobody is claimed whose sending could not be written down
             work.no_room = e
+            # Given back when what is on the wire is recorded: who is idle would keep them from everybody.
+            work.parked += [hold for hold in self._holds if not hold.exhausted and not work.gone(hold)]
             return
         for hold in self._holds:
             if room > 0 and not hold.exhausted and not work.gone(hold):

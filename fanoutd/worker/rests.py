@@ -18,6 +18,7 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.store.quotas import Quota
 from fanoutd.store.shards import Lease, Person
 from fanoutd.times import wall_ms
+from fanoutd.worker.sift import weigh
 
 #: What a first look at a shard that cannot be sent to is worth, in people: a claim ends after some of them.
 PARKED = 8
@@ -71,8 +72,7 @@ class Rests:
         first = gates.channels_of(campaign)[0]
         if not shut:
             return Allowance(_within(found.get(first), room))
-        channels = gates.channels_of(campaign)
-        wanted = {next_channel(each, channels) for each in shards.waiting(db, held.shard, whole=False)}
+        wanted = _wanted(db, campaign, held, whole=False)
         probe = _probe(db, campaign.account, shut, wanted, at)
         if probe is None and wanted <= shut.keys():
             return Allowance(0, shut)
@@ -101,9 +101,8 @@ class Rests:
         shut = gates.look(db, self._accounts.get(campaign.account), campaign, at)
         if not shut:
             return 0
-        waiting = shards.waiting(db, held.shard, whole=True)
-        channels = gates.channels_of(campaign)
-        if not waiting or any(next_channel(each, channels) not in shut for each in waiting):
+        wanted = _wanted(db, campaign, held, whole=True)
+        if not wanted or not wanted <= shut.keys():
             return 0
         self.tell(db, campaign, shut)
         until = min(max(each.until, at + 1000) for each in shut.values())
@@ -133,6 +132,14 @@ class Rests:
         self._told.update(news)
 
 
+def _wanted(db: Database, campaign: Campaign, held: Lease, whole: bool) -> set[int | None]:
+    """The channels on which open people are due, as a claim would find them; None for those whom it would skip."""
+    kept, skipped = weigh(db, campaign, shards.waiting(db, held.shard, whole))
+    channels = gates.channels_of(campaign)
+    wanted: set[int | None] = {next_channel(each.progress, channels, each.skip_custom) for each in kept}
+    return wanted | {None} if skipped else wanted
+
+
 def _shut(found: Mapping[int, Quota], account: str, at: int) -> dict[int, int]:
     """The channels on which nobody may be called, not even who was claimed and counted for it."""
     found = {channel: quota for channel, quota in found.items() if quota.spent or quota.rest_until is not None}
@@ -145,7 +152,7 @@ def _within(quota: Quota | None, room: int) -> int:
 
 
 def _probe(
-    db: Database, account: str, shut: Mapping[int, Closed], wanted: set[int], at: int
+    db: Database, account: str, shut: Mapping[int, Closed], wanted: set[int | None], at: int
 ) -> int | None:
     """The channel on which this worker alone may try whether WeChat takes calls again."""
     for channel, each in shut.items():

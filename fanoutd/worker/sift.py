@@ -12,7 +12,15 @@ from fanoutd.store.shards import Lease, Person, Result
 
 
 def sift(db: Database, campaign: Campaign, held: Lease, people: list[Person]) -> list[Person]:
-    """Those to send to; the others are recorded as skipped.
+    """Those to send to; the others are recorded as skipped."""
+    kept, skipped = weigh(db, campaign, people)
+    if skipped:
+        shards.record(db, held.shard, held.token, skipped)
+    return kept
+
+
+def weigh(db: Database, campaign: Campaign, people: list[Person]) -> tuple[list[Person], list[Result]]:
+    """Those to send to, with what is known of their windows, and the outcomes of the others.
 
     Who is sent to again because no answer was seen is never skipped: WeChat may have taken the first call. A test
     asks nobody's leave.
@@ -20,7 +28,7 @@ def sift(db: Database, campaign: Campaign, held: Lease, people: list[Person]) ->
     fresh = [person.openid for person in people if person.progress.state is State.PENDING]
     known = {} if campaign.definition.get("test") else subscribers.notable(db, campaign.account, fresh)
     if not known:
-        return people
+        return people, []
     now, channels = db.now_ms(), tuple(campaign.definition["channels"])
     kept: list[Person] = []
     skipped: list[Result] = []
@@ -32,9 +40,7 @@ def sift(db: Database, campaign: Campaign, held: Lease, people: list[Person]) ->
             skipped.append((person.pos, replace(person.progress, state=State.SKIPPED, channel=None, errcode=None)))
         else:
             kept.append(_noted(person, standing, verdict, now))
-    if skipped:
-        shards.record(db, held.shard, held.token, skipped)
-    return kept
+    return kept, skipped
 
 
 def _again(progress: Progress) -> bool:
