@@ -242,6 +242,7 @@ def test_a_template_that_does_not_fit_pauses_the_campaign_before_anybody_is_call
     assert (found["total"], calls(api)) == (0, 0)
     later = daemon.until(submit(daemon, send_at="2001-01-01T00:00:00+08:00"), "paused")
     assert "[message.supply.template]" in later["reason"]
+    daemon.call("daemon.reload")  # another dispatcher: it has not looked at the campaign
     assert daemon.call("campaign.resume", campaign=campaign)["state"] == "planning"
     assert daemon.until(campaign)["counts"]["sent_custom"] == 3  # by the operator's word
     assert calls(api) == 3

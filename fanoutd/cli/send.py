@@ -65,6 +65,8 @@ def send(settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, **give
         answer = connection.submit(**params)
     if not as_json:
         click.echo(answer["campaign"])
+        if answer["duplicate"]:
+            say("this key was used already: that campaign stands, and nothing is sent anew")
     if not wait:
         if as_json:
             click.echo(json.dumps(answer))

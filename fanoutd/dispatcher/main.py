@@ -498,6 +498,7 @@ class Dispatcher:
         # Its message may be configured again since it came in.
         campaign = bring_in(db, self._spool, self._config, self._node, campaign.id) or campaign
         if method == "campaign.resume":
+            self._templates.pass_over(campaign.id)
             state = commands.resume(db, campaign)
         elif method == "campaign.retry":
             state = commands.retry(db, campaign, params["failed"], params["unknown"])
