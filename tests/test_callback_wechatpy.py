@@ -14,6 +14,10 @@ from urllib.parse import urlencode
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import pytest
+from wechatpy import parse_message
+from wechatpy.crypto import WeChatCrypto
+from wechatpy.exceptions import InvalidSignatureException
+from wechatpy.utils import check_signature
 
 from fanoutd.callback import Callback
 from fanoutd.callback.parsing import parse
@@ -21,15 +25,8 @@ from support.bench import wait_for
 from support.fake_daemon import REPLIES, FakeDaemon, fake_daemon
 from support.pushes import ACCOUNT_NAME, PERSON, TOKEN, ask, push, sha1, signed, xml
 
-wechatpy = pytest.importorskip("wechatpy")
-
-from wechatpy import parse_message  # noqa: E402
-from wechatpy.crypto import WeChatCrypto  # noqa: E402
-from wechatpy.exceptions import InvalidSignatureException  # noqa: E402
-from wechatpy.utils import check_signature  # noqa: E402
-
-AES_KEY = "kWxPEV2UEDyxWpmPB8jfIqLfCHa91lLR0nnmAhHQ29N"
-APP_ID = "wxba5fad812f8e6fb9"
+AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
+APP_ID = "wx0123456789abcdef"
 FLOOD, CONNECTIONS = 5000, 8
 
 
