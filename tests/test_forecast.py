@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from fanoutd.client import BadRequest
 from fanoutd.dispatcher.forecast import forecast
-from fanoutd.quiet import quiet_until
+from fanoutd.quiet import seconds_lost
 from support.bench import person, wait_for
 from support.daemon import Daemon, follower
 
@@ -24,12 +25,12 @@ HOUR = 3_600_000
 TWO = ["custom", "template"]
 
 
-def never(_at: int) -> None:
-    return None
+def never(_seconds: float) -> float:
+    return 0.0
 
 
 def reckon(people: int, rooms: tuple[int | None, int | None] = (None, None), **more: Any) -> dict[str, Any]:
-    wanted = {"rate": 50.0, "quiet": never, "at": NOON, **more}
+    wanted = {"rate": 50.0, "lost": never, **more}
     return forecast(people, TWO, left=dict(zip(TWO, rooms, strict=True)), **wanted)
 
 
@@ -54,12 +55,11 @@ def test_nobody_fits_always() -> None:
 
 @pytest.mark.parametrize(("hours", "crossed"), [(9.9, False), (10.1, True), (40, True)])
 def test_quiet_hours_are_crossed_when_the_last_call_may_fall_into_them(hours: float, crossed: bool) -> None:
-    def quiet(at: int) -> int | None:
-        return quiet_until(("22:00", "08:00"), "UTC", at)
-
     most = int(hours * 3600 * 50)  # calls
-    assert reckon(most // 2, quiet=quiet)["quiet_hours_crossed"] is crossed
-    assert reckon(0, quiet=quiet, at=NOON + 11 * HOUR)["quiet_hours_crossed"] is True
+    lost = partial(seconds_lost, ("22:00", "08:00"), "UTC", NOON)
+    assert reckon(most // 2, lost=lost)["quiet_hours_crossed"] is crossed
+    lost = partial(seconds_lost, ("22:00", "08:00"), "UTC", NOON + 11 * HOUR)
+    assert reckon(0, lost=lost)["quiet_hours_crossed"] is True
 
 
 # ---- asked of the daemon

@@ -15,7 +15,7 @@ from fanoutd.dispatcher.planner import heeded, take, unseen
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.errors import FanoutdError
 from fanoutd.outcome import channel_number
-from fanoutd.quiet import quiet_until
+from fanoutd.quiet import seconds_lost
 from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns
 from fanoutd.store.campaigns import Campaign
@@ -27,20 +27,20 @@ log = logging.getLogger(__name__)
 
 #: Seconds for counting an audience; the client is told to try again after them.
 PATIENCE = 60.0
-_DAY_S, _MINUTE_MS = 86_400, 60_000
+_DAY_S = 86_400
 #: People looked up in one piece.
 _AT_ONCE = 1000
 
 INVALID, NOT_NOW = -32602, -32005
 
-Quiet = Callable[[int], int | None]
-"""Until when the quiet hours last in which this time lies, both in milliseconds since 1970; None: it lies in none."""
+Lost = Callable[[float], float]
+"""For how long work of so many seconds lies still in quiet hours, in seconds."""
 
 
 def forecast(
-    people: int, channels: Sequence[str], rate: float, left: Mapping[str, int | None], quiet: Quiet, at: int
+    people: int, channels: Sequence[str], rate: float, left: Mapping[str, int | None], lost: Lost
 ) -> dict[str, Any]:
-    """The plan of a campaign that calls so many people from ``at`` on (milliseconds since 1970).
+    """The plan of a campaign that calls so many people.
 
     Everybody is called on the first channel; ``_most`` is when all of them need every further one. It
     ``fits_today`` when it does so even then, not when the first channel has too few calls left, and null between.
@@ -54,20 +54,13 @@ def forecast(
         "rate": rate,
         "quota_left": {channel: left[channel] for channel in channels},
         "fits_today": _fits(people, [left[channel] for channel in channels]),
-        "quiet_hours_crossed": _crosses(quiet, at, most / rate),
+        "quiet_hours_crossed": lost(min(most / rate, _DAY_S)) > 0,
     }
 
 
 def _fits(people: int, left: Sequence[int | None]) -> bool | None:
     enough = [room is None or people <= room for room in left]
     return False if not enough[0] else True if all(enough) else None
-
-
-def _crosses(quiet: Quiet, at: int, seconds: float) -> bool:
-    """Quiet hours begin and end with a minute: it is enough to look at each."""
-    end = at + int(min(seconds, _DAY_S) * 1000)
-    first = (at // _MINUTE_MS + 1) * _MINUTE_MS
-    return any(quiet(each) is not None for each in (at, *range(first, end, _MINUTE_MS)))
 
 
 def answer(db: Database, config: Config, spool: Spool, node: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +118,7 @@ def _forecast(db: Database, config: Config, campaign: Campaign, people: int, at:
     channels = campaign.definition["channels"]
     rooms = {channel: left(db, account.name, channel_number(channel), at) for channel in channels}
     hours = None if campaign.definition["test"] else account.quiet_hours
-    return forecast(people, channels, account.rate, rooms, lambda ms: quiet_until(hours, account.timezone, ms), at)
+    return forecast(people, channels, account.rate, rooms, lambda s: seconds_lost(hours, account.timezone, at, s))
 
 
 def room(db: Database, campaign: Campaign) -> int | None:
