@@ -91,12 +91,17 @@ def test_what_is_wrong_with_the_custom_message_stops_before_any_template(make: M
     assert not d.accepted() and not d.sandbox.stats()["requests"].get("/cgi-bin/message/template/send")
 
 
+def within(limit: int, workers: int) -> int:
+    """Whom a limit may cost at most: beyond it the first few of every other worker, whose answers come late."""
+    return limit + (workers - 1) * -(-20 // workers)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_openids_of_another_account_stop_the_campaign_after_fifty(make: Make, workers: int) -> None:
     d = make(1000, workers=workers, concurrency=64)
     all_answer(d, 40003)
     found = paused(d, submit(d))
-    assert 50 <= found["errors"]["40003"] <= 50 + workers
+    assert 50 <= found["errors"]["40003"] <= within(50, workers)
     assert "wrong account?" in found["reason"]
     assert found["counts"]["pending"] == found["total"] - found["errors"]["40003"]
 
@@ -112,7 +117,7 @@ def test_codes_that_nobody_knows_stop_it_after_twenty(make: Make) -> None:
     d = make(500, workers=4)
     all_answer(d, 87123)
     found = paused(d, submit(d))
-    assert 20 <= found["counts"]["failed"] <= 24 and "87123" in found["reason"]
+    assert 20 <= found["counts"]["failed"] <= within(20, 4) and "87123" in found["reason"]
 
 
 def test_refused_templates_fail_twenty_who_can_be_tried_again(make: Make) -> None:
@@ -120,7 +125,7 @@ def test_refused_templates_fail_twenty_who_can_be_tried_again(make: Make) -> Non
     all_answer(d, 47003, "template")
     campaign = submit(d)
     found = paused(d, campaign)
-    assert 20 <= found["counts"]["failed"] <= 24 and found["reason"].startswith("message refused: ")
+    assert 20 <= found["counts"]["failed"] <= within(20, 4) and found["reason"].startswith("message refused: ")
     all_answer(d, 0, "template")
     d.call("campaign.retry", campaign=campaign, failed=True, unknown=False)
     assert resumed(d, campaign)["counts"]["sent_template"] == 600

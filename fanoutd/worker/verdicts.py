@@ -91,12 +91,18 @@ class Tally:
         return row is Row.NONE and bool(self._words[at + _PROVEN]) and not self._words[at + _RUN]
 
     def room(self, channel: int, workers: int) -> int:
-        """How many requests of one of so many workers may be on the wire while the channel is not proven."""
+        """How many requests of one of so many workers may be on the wire while the channel is not proven.
+
+        When everybody is refused alike, a limit is passed by the others' share at most: ``_TRIAL / workers`` each.
+        """
         left = _TRIAL - self._words[self._of(channel) + _RUN]
         return max(1, -(-left // workers))
 
-    def heard(self, channel: int, row: Row, detail: str = "") -> bool:
-        """Note an answer; whether the row has now reached its limit. ``detail``: alike means this too."""
+    def heard(self, channel: int, row: Row, detail: str = "", now: int = 1) -> bool:
+        """Note an answer; whether the row has now reached its limit, and the tally is tripped with ``now``.
+
+        ``detail``: alike means this too.
+        """
         if self._words[_TRIPPED]:
             return False
         at, mark = self._of(channel), zlib.crc32(detail.encode("utf-8", "replace"))
@@ -106,7 +112,10 @@ class Tally:
         counts = row is not Row.NONE and not (row in _FROM_THE_START and self._words[at + _PROVEN])
         self._words[at + _RUN] = (self._words[at + _RUN] if same else 0) + 1 if counts else 0
         self._words[at + _ROW], self._words[at + _DETAIL] = int(row), mark
-        return counts and self._words[at + _RUN] >= LIMITS[row]
+        full = counts and self._words[at + _RUN] >= LIMITS[row]
+        if full:
+            self.trip(now)
+        return full
 
     @staticmethod
     def _of(channel: int) -> int:

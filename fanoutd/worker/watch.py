@@ -66,7 +66,7 @@ class Watch:
         tally, row = self._tallies.find(campaign), row_of(errcode, verdict)
         if tally.unremarkable(channel, row):
             return None
-        full = self._tallies.locked(lambda: tally.heard(channel, row, detail(row, errmsg)))
+        full = self._tallies.locked(lambda: tally.heard(channel, row, detail(row, errmsg), uptime_ms()))
         return in_a_row(row, errcode, errmsg) if full else None
 
     def ended(self, campaign: str, progress: Progress, share: float) -> Stop | None:

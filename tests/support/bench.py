@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,25 @@ def wait_for(test: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
         assert time.monotonic() < end, f"{what} did not come within {seconds} s"
         time.sleep(0.005)
     return found
+
+
+def stop_between_writes(pid: int, store: Path) -> None:
+    """SIGSTOP while the process does not lock this SQLite store: it would keep everybody out until it goes on."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: _states(pid) == {"T"}, "all its threads to stop")
+        link = sqlite3.connect(store, timeout=0.2, isolation_level=None)
+        try:
+            link.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+        finally:
+            link.close()
+
+
+def _states(pid: int) -> set[str]:
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")}
 
 
 class WorkerProcess:
