@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from fanoutd import log, process
 from fanoutd.child import READY, Child, Recipe
+from fanoutd.config import sqlite_path
 from fanoutd.lines import encode
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ Run = Callable[[Child], int]
 def run(recipe: Recipe) -> int:
     """Until the master is gone or wants no more children of this generation; the exit code."""
     try:
-        runs = _load(recipe.entries)
+        runs = _load(recipe.entries, "fanoutd.store.mysql" if sqlite_path(recipe.config.store_url) is None else "")
     except BaseException as e:  # a module that is executed may do anything: even leave, as sys.exit does
         _log.exception("generation %d cannot be loaded", recipe.generation)
         _say(recipe.sock, {"t": "broken", "error": f"{type(e).__name__}: {e}"})
@@ -63,9 +64,10 @@ def run(recipe: Recipe) -> int:
     return 0
 
 
-def _load(entries: Mapping[str, str]) -> Mapping[str, Run]:
-    for name in _PRELOADED:
-        importlib.import_module(name)
+def _load(entries: Mapping[str, str], store: str) -> Mapping[str, Run]:
+    for name in (*_PRELOADED, store):
+        if name:
+            importlib.import_module(name)
     runs = {role: importlib.import_module(name).run for role, name in entries.items()}
     if process.tasks() != 1:
         raise RuntimeError("a thread was started while importing; a fork would copy the locks that it holds")

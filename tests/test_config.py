@@ -170,7 +170,7 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
     assert config.daemon.log_file == tmp_path / "f.log"
     assert (config.daemon.socket_mode, config.daemon.max_request) == (0o600, 65536)
     assert (config.workers.graceful_timeout, config.workers.max_memory) == (1.5, 1 << 30)
-    assert config.store_url == "mysql://u:p%40ss@db.example:3306/fanout?ssl_ca=x"
+    assert config.store_url == f"mysql://u:p%40ss@db.example:3306/fanout?ssl_ca={tmp_path}/x"
     assert config.accounts["a-b"].api_base == "http://127.0.0.1:8080"
     assert config.accounts["a-b"].quiet_hours == ("22:00", "08:00")
     assert config.accounts["a-b"].daily_limit == {"custom": 500000, "template": 100000}
@@ -197,7 +197,7 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
 def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
-        "[store] url", "[account.shared] token", "[mail]", "[metrics]",
+        "[account.shared] token", "[mail]", "[metrics]",
         "[schedule] health_check", "[schedule] digest",
     ]
     assert "[mail]: accepted, no effect in this version yet" in loaded(FULL).warnings
@@ -475,7 +475,6 @@ def test_a_secret_file_that_cannot_be_used_is_named(
     ("text", "place"),
     [
         (ACCOUNT, "[account.main] app_secret"),
-        ('[store]\nurl = "mysql://u:pw@h/d"\n', "[store] url"),
         ('[audience.x]\ndatabase = "mysql://u:p@w@h/d"\n', "[audience.x] database"),
         ('[account.x]\ntoken = { database = "mysql://u:pw@h/d" }\n', "[account.x.token] database"),
         ('[mail]\nsmtp = "smtps://u:pw@h"\n', "[mail] smtp"),

@@ -218,14 +218,6 @@ def test_no_secret_and_no_openid_reaches_the_log(running: Daemon) -> None:
     assert (running.folder / "state" / "fanoutd.db").stat().st_mode & 0o077 == 0
 
 
-def test_a_store_that_this_version_cannot_use_is_refused_at_once(daemon: Make) -> None:
-    d = daemon()
-    d.config.write_text(d.config.read_text() + '[store]\nurl = "mysql://db.example/fanoutd"\n')
-    assert d.cli("stop").returncode == 0
-    result = d.cli("serve")
-    assert result.returncode == 78 and "[store] url" in result.stderr.splitlines()[-1]
-
-
 def test_without_a_daemon_the_commands_say_so(daemon: Make) -> None:
     d = daemon()
     assert d.cli("stop").returncode == 0

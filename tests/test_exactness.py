@@ -43,7 +43,7 @@ from fanoutd.outcome import (
     unanswered,
 )
 from fanoutd.standing import opted_in, opted_out
-from fanoutd.store import Database, campaigns, shards, subscribers
+from fanoutd.store import Database, campaigns, open_store, shards, subscribers
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import LEASE_MS, Lease, Person, Planned
@@ -132,7 +132,7 @@ class Exactness(RuleBasedStateMachine):
 
     def open(self) -> Database:
         path = self.folder / "store.db"
-        db = Database(path)
+        db = open_store(f"sqlite:///{path}")
         db._link.execute("PRAGMA synchronous = OFF")
         db.NOW_MS = str(self.wall)
         return db

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fanoutd.client import Client, ClientError, NoSuchCampaign, WrongState
+from fanoutd.config import load
 from support.bench import stop_between_writes, wait_for
 from support.daemon import Daemon, follower
 
@@ -119,7 +120,7 @@ def test_pause_waits_for_a_worker_that_is_stopped_and_says_so_when_it_goes_on(da
     campaign = submit(d)
     begun(d, 30)
     victim = next(w["pid"] for w in d.workers() if w["state"] == "busy")
-    stop_between_writes(victim, d.folder / "state" / "fanoutd.db")
+    stop_between_writes(victim, load(d.config).store_url)
     try:
         with Client(d.socket, timeout=30) as c:
             c._send({"jsonrpc": "2.0", "id": 1, "method": "campaign.pause", "params": {"campaign": campaign}})

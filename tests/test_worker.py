@@ -209,7 +209,7 @@ def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nob
     b.campaign(400)
     worker = b.work()
     wait_for(lambda: len(b.accepted()) > 20, "a first part")
-    stop_between_writes(worker.pid, b.db.path)
+    stop_between_writes(worker.pid, b.config.store_url)
     try:
         time.sleep(2.5)  # longer than the lease: that it is over is what this test is about
         before = len(b.accepted())
@@ -237,7 +237,7 @@ def test_what_was_taken_over_from_a_stopped_worker_is_told_by_it_when_it_wakes(
     b.campaign(400)
     worker = b.work()
     wait_for(lambda: len(b.accepted()) > 20, "a first part")
-    stop_between_writes(worker.pid, b.db.path)
+    stop_between_writes(worker.pid, b.config.store_url)
     try:
         wait_for(lambda: take_over(b.db, "node2") > 0, "the lease to be over")
         assert b.counts().unknown > 4  # nobody on that node can tell who of them was sent to

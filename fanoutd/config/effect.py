@@ -23,7 +23,6 @@ def _mysql(value: object) -> bool:
 
 #: table.key, ``*`` for any name -> whether this value is one without effect.
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
-    "store.url": _mysql,
     "account.*.token": lambda value: isinstance(value, dict) and _mysql(value.get("database")),
     "audience.*.database": _mysql,
     "mail": _always,

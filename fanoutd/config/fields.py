@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fanoutd.config import mysql_url
 from fanoutd.config import values as v
 from fanoutd.errors import BadConfig
 
@@ -193,12 +194,17 @@ def read(raw: object, fields: Fields, place: Place) -> dict[str, Any]:
     return {key: _value(given, key, field, place) for key, field in fields.items()}
 
 
+#: Kinds of value that may name files, inside a URL.
+_DATABASES = (v.database_url, v.store_url)
+
+
 def _value(given: Mapping[str, Any], key: str, field: Field, place: Place) -> Any:
     if key not in given:
         if field.default is REQUIRED:
             raise place.error(key, "is missing and has no default")
         return field.default
     try:
-        return field.parse(given[key])
+        value = field.parse(given[key])
+        return mysql_url.below(value, place.file.parent) if field.parse in _DATABASES else value
     except ValueError as e:
         raise place.error(key, e) from None

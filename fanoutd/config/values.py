@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
+from fanoutd.config import mysql_url
 from fanoutd.outcome import CHANNELS
 
 Parser = Callable[[Any], Any]
@@ -239,12 +240,11 @@ def smtp_url(value: object) -> str:
 
 def database_url(value: object) -> str:
     """``sqlite:///x`` and ``sqlite:////x`` as ``sqlite:////x``; a mysql URL as given."""
-    right = "sqlite:///path or mysql://user:password@host:3306/database"
     url = word(value)
     if url.startswith("sqlite:///") and url.strip("/") != "sqlite:":
         return sqlite_url(Path("/" + url.removeprefix("sqlite:///").lstrip("/")))
-    if not _split(url, ("mysql",), right).path.strip("/"):
-        raise ValueError(f"wants {right}: no database is named")
+    _split(url, ("mysql",), mysql_url.RIGHT)
+    mysql_url.parse(url)
     return url
 
 

@@ -43,7 +43,7 @@ from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.promise import promise
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, campaigns, open_store, shards
+from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, open_store, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
@@ -201,7 +201,7 @@ class Dispatcher:
     def _guarded(self, step: Callable[..., None], *args: Any) -> None:
         """A thread's outermost frame: trouble is logged, the sweeps take up what was left."""
         try:
-            step(*args)
+            again_if_busy(lambda: step(*args))
         except StoreAway as e:
             self._store_trouble = True
             log.warning("%s", e)
@@ -403,7 +403,7 @@ class Dispatcher:
         error = None
         try:
             self._trusted.wait()
-            self._errands[message["name"]]()
+            again_if_busy(self._errands[message["name"]])
         except StoreAway as e:
             error = str(e)
         except Exception as e:
@@ -444,7 +444,7 @@ class Dispatcher:
         try:
             self._trusted.wait()
             with self._ordering if message["method"] in _ORDERS else nullcontext():
-                answer["result"] = self._ask(message["method"], message["params"])
+                answer["result"] = again_if_busy(lambda: self._ask(message["method"], message["params"]))
                 if message["method"] in _HALTS:
                     self._halt(answer)
                     return

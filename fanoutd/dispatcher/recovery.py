@@ -64,14 +64,19 @@ def take_over(db: Database, node: str) -> int:
     """
     ended = [held for held in shards.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
     for held in ended:
-        settle(db, held, Testimony(reliable=False), lambda _account: False)
+        settle(db, held, Testimony(reliable=False), lambda _account: False, TAKEN_OVER_AFTER_MS)
     return len(ended)
 
 
-def settle(db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk) -> None:
-    """One shard: what its people came to, then free for the next worker."""
+def settle(
+    db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk, ended_before: int | None = None
+) -> None:
+    """One shard: what its people came to, then free for the next worker; unless another node was faster, or the lease
+    did not end so many milliseconds ago."""
     results: list[Result] = []
     with db.transaction():
+        if not shards.still_held(db, held, ended_before):
+            return
         campaign = campaigns.get(db, held.campaign)
         if campaign is None or campaign.cause in DISTRUSTED:  # `repair` reads the journals itself
             return

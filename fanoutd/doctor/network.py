@@ -16,7 +16,7 @@ import requests
 
 from fanoutd.config import Account, Config, sqlite_path
 from fanoutd.doctor.findings import Finding, fail, ok, warn
-from fanoutd.store import Database
+from fanoutd.store.sqlite import SqliteDatabase
 
 #: Seconds by which clocks may differ: WeChat's times have minutes, the HTTP Date header whole seconds.
 _STORE_APART, _API_APART = 1.0, 30.0
@@ -28,7 +28,7 @@ def clock(config: Config) -> Iterator[Finding]:
     if path is None or not path.exists():
         return
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as link:
-        apart = abs(link.execute(f"SELECT {Database.NOW_MS}").fetchone()[0] / 1000 - time.time())
+        apart = abs(link.execute(f"SELECT {SqliteDatabase.NOW_MS}").fetchone()[0] / 1000 - time.time())
     if apart > _STORE_APART:
         yield fail("clock", f"this machine and the store are {apart:.1f} s apart", "run an NTP client on both")
     else:

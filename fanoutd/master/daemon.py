@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fanoutd import __version__, identity, log
-from fanoutd.config import Config, sqlite_path
-from fanoutd.errors import BadConfig, NotPermitted
+from fanoutd.config import Config
+from fanoutd.errors import NotPermitted
 from fanoutd.master import forking, launch, lock, privileges
 from fanoutd.master.children import ENTRIES
 from fanoutd.master.intake import allowed_uids
@@ -30,8 +30,6 @@ def run(
     config: Config, entries: Mapping[str, str] = ENTRIES, launcher: Launcher | None = None, estate: Estate | None = None
 ) -> int:
     """See ``fanoutd.master.serve``. ``entries``: the modules that children run, by role."""
-    if sqlite_path(config.store_url) is None:
-        raise BadConfig(f"{config.path}: [store] url: this version keeps its store in SQLite only; leave url out")
     if estate is not None and estate.rehearsal:
         return 0  # everything is imported, and what we shall be given was understood
     with ExitStack() as held:

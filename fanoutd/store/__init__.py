@@ -1,10 +1,11 @@
 """The store: campaigns, shards and deliveries, on one SQL subset that SQLite and MySQL share.
 
-``database`` has the connection, ``schema`` the tables, and a module each for campaigns, shards
-(leases, windows, records) and tokens has the SQL. The functions there take the database first
-and are called inside ``database.transaction()`` unless they say otherwise.
+``database`` says what a connection can do, ``sqlite`` and ``mysql`` do it, ``schema`` has the tables, and a module each
+for campaigns, shards (leases, windows, records), tokens and so on has the SQL. The functions there take the database
+first and are called inside ``database.transaction()`` unless they say otherwise.
 """
 
-from fanoutd.store.database import Database, StoreAway, open_store
+from fanoutd.store.database import Database, StoreAway, StoreBusy, again_if_busy
+from fanoutd.store.opening import open_store
 
-__all__ = ["Database", "StoreAway", "open_store"]
+__all__ = ["Database", "StoreAway", "StoreBusy", "again_if_busy", "open_store"]

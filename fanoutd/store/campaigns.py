@@ -234,15 +234,26 @@ def before_pause(db: Database, campaign: Campaign) -> str:
 
 def finish(db: Database, campaign: str) -> bool:
     """Make it ``done`` when its plan is complete and nobody is pending or to be sent to again."""
-    ended = db.execute(
+    if _unfinished(db, campaign) or db.one(
+        "SELECT state, planned FROM fanout_campaign WHERE id = %s" + db.LOCK, campaign
+    ) != ("running", 1):
+        return False
+    # Somebody who is about to make one of them pending again wants the campaign's row next, and finds it done.
+    if _unfinished(db, campaign, db.LOCK_SHARED):
+        return False
+    db.execute(
         f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
-        "WHERE id = %s AND state = 'running' AND planned = 1 "
-        "AND NOT EXISTS (SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0))",
-        campaign, campaign,
-    ) > 0  # fmt: skip
-    if ended:
-        _ended(db, campaign)
-    return ended
+        "WHERE id = %s",
+        campaign,
+    )
+    _ended(db, campaign)
+    return True
+
+
+def _unfinished(db: Database, campaign: str, lock: str = "") -> bool:
+    return db.one(
+        f"SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0) LIMIT 1{lock}", campaign
+    ) is not None  # fmt: skip
 
 
 def counts(db: Database, campaign: str) -> Counts:

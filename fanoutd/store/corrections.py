@@ -29,7 +29,9 @@ def reopen(db: Database, campaign: str, failed: bool, unknown: bool) -> int:
     """
     count = 0
     for shard, owner, errors in db.rows(
-        "SELECT id, owner, errors FROM fanout_shard WHERE campaign = %s AND (failed > 0 OR unknown > 0)", campaign
+        "SELECT id, owner, errors FROM fanout_shard WHERE campaign = %s AND (failed > 0 OR unknown > 0) ORDER BY id"
+        + db.LOCK,
+        campaign,
     ):
         if owner is not None:
             raise StillHeld(f"a worker still has people of campaign {campaign}; try again in a moment")
@@ -76,7 +78,9 @@ def resolve(db: Database, campaign: str, new: State, openids: Collection[str] | 
     """Take somebody's word for what became of the unknown ones, of all or of these; how many they were."""
     assert all((old, new) in MOVES for old in DOUBTFUL)
     count = 0
-    for (shard,) in db.rows("SELECT id FROM fanout_shard WHERE campaign = %s AND unknown > 0", campaign):
+    for (shard,) in db.rows(
+        f"SELECT id FROM fanout_shard WHERE campaign = %s AND unknown > 0 ORDER BY id{db.LOCK}", campaign
+    ):
         count += sum(_resolve(db, shard, new, some) for some in _some(openids))
     return count
 

@@ -1,24 +1,29 @@
-"""One connection to the store, and what differs between databases.
+"""What a connection to the store can do, whichever database it is. What differs between databases is in their modules.
 
 SQL is written with ``%s`` for parameters, as PyMySQL wants it.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import random
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar, TypeVar
 
-from fanoutd.config import sqlite_path
 from fanoutd.errors import FanoutdError
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
-#: How long a transaction waits for another process's write before it gives up, in seconds.
-BUSY_TIMEOUT = 5.0
+#: How often a transaction that another one's sake undid is tried again, and the longest first pause, in seconds.
+_TRIES, _PAUSE = 6, 0.02
+
+
+#: The new row's value, in ``upsert``.
+NEW = re.compile(r"\bnew\((\w+)\)")
 
 
 class StoreAway(FanoutdError):
@@ -27,56 +32,77 @@ class StoreAway(FanoutdError):
     exit_code = 69
 
 
-class Database:
-    """A connection of one thread. Never carried over a fork."""
+class StoreBusy(StoreAway):
+    """The transaction was undone for another one's sake: a deadlock, a lock that did not come, a row that was there
+    already. It may be repeated at once."""
 
-    #: The database's own clock, in milliseconds since 1970, as an SQL expression.
-    NOW_MS = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 
-    def __init__(self, path: Path) -> None:
-        self.kind = "sqlite"
-        self.path = path
-        try:
-            self._link = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-            self._link.execute("PRAGMA journal_mode = WAL")
-            # FULL, since a commit that a power cut undoes would be a window that was never claimed.
-            self._link.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error as e:
-            raise StoreAway(f"store {path}: {e}; is its folder there, writable and not full?") from None
+class Database(ABC):
+    """A connection of one thread. Never carried over a fork. Every method raises StoreAway."""
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing, durable when left. Raises StoreAway when the database does not play along."""
-        try:
-            # IMMEDIATE: a transaction that reads first and writes later would fail at once when
-            # another process wrote in between, whatever the busy timeout says.
-            self._link.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._link.execute("COMMIT")
-            except BaseException:
-                if self._link.in_transaction:
-                    self._link.execute("ROLLBACK")
-                raise
-        except sqlite3.OperationalError as e:
-            raise StoreAway(f"store {self.path}: {e}") from e
+    kind: ClassVar[str]
+    """``sqlite`` or ``mysql``."""
 
+    shared: ClassVar[bool]
+    """Other machines may be on the same store."""
+
+    place: str
+    """Where it is, for people: no password."""
+
+    NOW_MS: ClassVar[str]
+    """The database's own clock, in milliseconds since 1970, as an SQL expression."""
+
+    LOCK: ClassVar[str]
+    """At the end of a SELECT: hold these rows until the transaction ends, and see them as they are."""
+
+    LOCK_SHARED: ClassVar[str]
+    """The same, while others may do so too."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing, durable when left. Never inside another one."""
+
+    @abstractmethod
     def execute(self, sql: str, *args: Any) -> int:
-        """Run a statement; the number of rows it changed."""
-        return self._link.execute(sql.replace("%s", "?"), args).rowcount
+        """Run a statement; the number of rows that its condition matched."""
 
+    @abstractmethod
     def insert(self, sql: str, *args: Any) -> int:
         """Run an INSERT; the number that the database gave the new row."""
-        return self._link.execute(sql.replace("%s", "?"), args).lastrowid or 0
 
-    def insert_many(self, sql: str, rows: Sequence[Row]) -> None:
-        self._link.executemany(sql.replace("%s", "?"), rows)
+    @abstractmethod
+    def insert_many(self, sql: str, rows: Sequence[Row]) -> None: ...
 
-    def rows(self, sql: str, *args: Any) -> list[Row]:
-        try:
-            return self._link.execute(sql.replace("%s", "?"), args).fetchall()
-        except sqlite3.OperationalError as e:
-            raise StoreAway(f"store {self.path}: {e}") from e
+    @abstractmethod
+    def rows(self, sql: str, *args: Any) -> list[Row]: ...
+
+    @abstractmethod
+    def upsert(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any], also: str = "") -> None:
+        """Make the row of this primary key if it is not there, with ``values``; else set them, or what ``also`` says:
+        assignments, in which ``new(column)`` is the value that the new row would have had.
+        """
+
+    @abstractmethod
+    def has_table(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def migrating(self) -> AbstractContextManager[None]:
+        """For changes to the tables: one process at a time, and all or nothing where the database can."""
+
+    @abstractmethod
+    def define(self, statement: str) -> None:
+        """Run CREATE or ALTER of ``schema``; what is there already, of a migration that was cut off, stays."""
+
+    @abstractmethod
+    def durability(self) -> str | None:
+        """What it may lose of what it called durable, in words for people; None: nothing."""
+
+    @abstractmethod
+    def set_patience(self, seconds: int) -> None:
+        """How long this connection waits for the locks of others."""
+
+    @abstractmethod
+    def close(self) -> None: ...
 
     def one(self, sql: str, *args: Any) -> Row | None:
         found = self.rows(sql, *args)
@@ -86,23 +112,24 @@ class Database:
         """The database's clock: the only one by which leases end."""
         return int(self.rows(f"SELECT {self.NOW_MS}")[0][0])
 
-    def close(self) -> None:
-        self._link.close()
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.close()
+
+
+def again_if_busy(step: Callable[[], T]) -> T:
+    """Do it, and once more when its transaction was undone for another one's sake, a few times."""
+    for turn in range(_TRIES - 1):
+        try:
+            return step()
+        except StoreBusy:
+            time.sleep(random.uniform(0, _PAUSE * 2**turn))
+    return step()
 
 
 def holes(count: int) -> str:
     """``%s, %s, …`` for an IN list."""
     return ", ".join(["%s"] * count)
-
-
-def open_store(url: str) -> Database:
-    """Connect to ``sqlite:////path``, the only kind that `serve` lets pass. Raises StoreAway when it fails."""
-    path = sqlite_path(url)
-    if path is None:
-        raise StoreAway("the store is no SQLite file")
-    if not path.exists():  # made by hand, so that openids are never readable by others
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        except OSError as e:
-            raise StoreAway(f"store {path}: {e.strerror}; make its folder writable") from None
-    return Database(path)

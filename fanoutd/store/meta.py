@@ -11,6 +11,4 @@ def read(db: Database, name: str) -> str | None:
 
 
 def write(db: Database, name: str, value: str) -> None:
-    """Inside a transaction."""
-    db.execute("DELETE FROM fanout_meta WHERE name = %s", name)
-    db.execute("INSERT INTO fanout_meta (name, value) VALUES (%s, %s)", name, value)
+    db.upsert("fanout_meta", {"name": name}, {"value": value})

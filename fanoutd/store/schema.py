@@ -1,12 +1,14 @@
 """The tables, and how a store of an older version becomes one of this.
 
 A migration is a tuple of statements; its number is its place in ``MIGRATIONS``, counting from 1.
-Each runs in one transaction with the note of its number. Later versions append and never edit.
+Where the database can, all of it is one transaction. Later versions append and never edit; what they append must let
+programs of the version before go on.
 """
 
 from __future__ import annotations
 
 from fanoutd.errors import BadConfig
+from fanoutd.store import meta
 from fanoutd.store.database import Database
 
 #: Deliveries are clustered by (shard, pos) and have no further index: a state that changes would
@@ -130,7 +132,25 @@ _V3 = (
         last_campaign VARCHAR(64))""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3)
+#: Of several machines on one store: who they are (`secret` tells two of one name apart), and what one of them does
+#: for all (`token` rises with each new holder). Times are the database's.
+_V4 = (
+    """CREATE TABLE fanout_node (
+        node VARCHAR(64) NOT NULL PRIMARY KEY,
+        secret VARCHAR(64) NOT NULL,
+        version VARCHAR(32) NOT NULL,
+        workers INTEGER NOT NULL DEFAULT 0,
+        joined_at BIGINT NOT NULL,
+        heartbeat BIGINT NOT NULL,
+        gone SMALLINT NOT NULL DEFAULT 0)""",
+    """CREATE TABLE fanout_lease (
+        name VARCHAR(64) NOT NULL PRIMARY KEY,
+        owner VARCHAR(64) NOT NULL,
+        token BIGINT NOT NULL,
+        until BIGINT NOT NULL)""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4)
 VERSION = len(MIGRATIONS)
 
 
@@ -140,32 +160,31 @@ def migrate(db: Database, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) 
     Two processes may do it at once: the second finds the work done. Raises BadConfig for a store
     that a newer version of the program has already changed.
     """
-    with db.transaction():
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS fanout_meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value TEXT NOT NULL)"
-        )
-    had = version(db)
+    if (had := version(db)) != len(migrations):  # else the store's user need not have CREATE
+        with db.migrating():
+            had = version(db)
+            for number in range(had + 1, len(migrations) + 1):
+                _apply(db, number, migrations[number - 1])
     if had > len(migrations):
         raise BadConfig(
             f"the store has version {had}, this program knows {len(migrations)}: it was used by a newer fanoutd; "
             "install that one"
         )
-    for number in range(had + 1, len(migrations) + 1):
-        _apply(db, number, migrations[number - 1])
     return had
 
 
 def version(db: Database) -> int:
     """The number of the last migration that the store has seen, 0 for a new store."""
+    if not db.has_table("fanout_meta"):
+        return 0
     row = db.one("SELECT value FROM fanout_meta WHERE name = 'version'")
     return int(row[0]) if row else 0
 
 
 def _apply(db: Database, number: int, statements: tuple[str, ...]) -> None:
-    with db.transaction():
-        if version(db) >= number:  # another process was faster
-            return
-        for statement in statements:
-            db.execute(statement)
-        db.execute("DELETE FROM fanout_meta WHERE name = 'version'")
-        db.execute("INSERT INTO fanout_meta (name, value) VALUES ('version', %s)", str(number))
+    """Its number comes last: where the database cannot undo a change to its tables, it is made again from the start."""
+    if not db.has_table("fanout_meta"):
+        db.define("CREATE TABLE fanout_meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value TEXT NOT NULL)")
+    for statement in statements:
+        db.define(statement)
+    meta.write(db, "version", str(number))

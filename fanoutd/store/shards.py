@@ -8,6 +8,7 @@ token; a result is a fact about one attempt and is taken as long as that attempt
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,9 @@ from fanoutd.store.database import Database, holes
 
 #: How long a lease holds without being renewed by a further window or record.
 LEASE_MS = 30_000
+
+#: Free shards that are looked at together where other processes look too.
+_CANDIDATES = 16
 
 Result = tuple[int, Progress]
 """(position, how far this person has come)."""
@@ -109,20 +113,21 @@ def add(db: Database, campaign: str, idx: int, people: Sequence[Planned]) -> int
 
 def lease(db: Database, owner: str) -> Lease | None:
     """Take the oldest free shard of a running campaign, or None when there is none."""
-    row = db.one(
+    while rows := db.rows(
         "SELECT s.id, s.token, s.campaign FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
         f"WHERE s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0) "
-        "AND c.state = 'running' ORDER BY c.created_at, s.campaign, s.idx LIMIT 1"
-    )
-    if row is None:
-        return None
-    shard, token, campaign = row
-    taken = db.execute(
-        f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
-        "WHERE id = %s AND token = %s AND owner IS NULL",
-        owner, LEASE_MS, shard, token,
-    )  # fmt: skip
-    return Lease(shard, token + 1, campaign, owner) if taken else None
+        "AND c.state = 'running' ORDER BY c.created_at, s.campaign, s.idx LIMIT %s",
+        _CANDIDATES if db.shared else 1,
+    ):
+        # Many who look at once would all want the first, and wait for each other to find it taken.
+        for shard, token, campaign in random.sample(rows, len(rows)):
+            if db.execute(
+                f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
+                "WHERE id = %s AND token = %s AND owner IS NULL",
+                owner, LEASE_MS, shard, token,
+            ):  # fmt: skip
+                return Lease(shard, token + 1, campaign, owner)
+    return None
 
 
 def claim(db: Database, held: Lease, window: int) -> list[Person] | None:
@@ -148,7 +153,7 @@ def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> N
 
     Late results, of an attempt that was given up as unknown in the meantime, are taken too.
     """
-    row = db.one("SELECT token, campaign FROM fanout_shard WHERE id = %s", shard)
+    row = db.one(f"SELECT token, campaign FROM fanout_shard WHERE id = %s{db.LOCK}", shard)
     if row is None:
         return
     late = row[0] != token
@@ -179,7 +184,7 @@ def _write(
 ) -> Counter[str]:
     """By how much each counter of the shard has changed."""
     changed: Counter[str] = Counter()
-    row = db.one("SELECT errors FROM fanout_shard WHERE id = %s", shard)
+    row = db.one(f"SELECT errors FROM fanout_shard WHERE id = %s{db.LOCK}", shard)
     if row is None:
         return changed
     errors = Counter({code: int(count) for code, count in json.loads(row[0]).items()})
@@ -284,6 +289,15 @@ def waiting(db: Database, shard: int, whole: bool) -> list[Person]:
         shard,
     )
     return [_person(*row) for row in rows]
+
+
+def still_held(db: Database, held: Lease, ended_before: int | None = None) -> bool:
+    """Whether nobody has changed that lease meanwhile, and it ended so many milliseconds ago; its row is held."""
+    ended = "" if ended_before is None else f" AND lease_until < {db.NOW_MS} - {int(ended_before)}"
+    return db.one(
+        f"SELECT 1 FROM fanout_shard WHERE id = %s AND token = %s AND owner = %s{ended}{db.LOCK}",
+        held.shard, held.token, held.owner,
+    ) is not None  # fmt: skip
 
 
 def of_owner(db: Database, owner: str) -> list[Lease]:

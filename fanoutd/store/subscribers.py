@@ -42,12 +42,12 @@ def any_known(db: Database, account: str) -> bool:
     return db.one("SELECT 1 FROM fanout_subscriber WHERE account = %s LIMIT 1", account) is not None
 
 
-def _load(db: Database, account: str, openids: Collection[str], only: str) -> dict[str, Standing]:
+def _load(db: Database, account: str, openids: Collection[str], only: str, lock: str = "") -> dict[str, Standing]:
     found: dict[str, Standing] = {}
     for some in _some(openids):
         rows = db.rows(
             f"SELECT openid, {_COLUMNS} FROM fanout_subscriber "
-            f"WHERE account = %s AND openid IN ({holes(len(some))}){only}",
+            f"WHERE account = %s AND openid IN ({holes(len(some))}){only}{lock}",
             account, *some,
         )  # fmt: skip
         found.update((row[0], _standing(row[1:])) for row in rows)
@@ -58,7 +58,7 @@ def change(db: Database, account: str, openids: Collection[str], now: int, how: 
     """Apply a rule to each of these, known or not; those whom it changed, as they are then. In a transaction."""
     changed: dict[str, Standing] = {}
     for some in _some(openids):
-        known = load(db, account, some)
+        known = _load(db, account, some, "", db.LOCK)
         for openid in some:
             before = known.get(openid)
             after = how(before or Standing(since=now))

@@ -55,20 +55,21 @@ def replaces(new: Token, old: Token | None, dead: str = "") -> bool:
     return new.fetched_at >= old.fetched_at and (new.text == old.text or new.expires_at >= old.expires_at)
 
 
-def load(db: Database, account: str) -> Token | None:
-    row = db.one("SELECT token, expires_at, fetched_at FROM fanout_token WHERE account = %s", account)
+def load(db: Database, account: str, lock: str = "") -> Token | None:
+    row = db.one(f"SELECT token, expires_at, fetched_at FROM fanout_token WHERE account = %s{lock}", account)
     return Token(*row) if row else None
 
 
 def save(db: Database, account: str, token: Token, dead: str = "") -> bool:
     """Replace the account's token if that is allowed, see ``replaces``; says whether it was. Inside a transaction."""
-    if not replaces(token, load(db, account), dead):
+    had = load(db, account, db.LOCK)
+    if not replaces(token, had, dead):
         return False
-    forget(db, account)
-    db.execute(
-        "INSERT INTO fanout_token (account, token, expires_at, fetched_at) VALUES (%s, %s, %s, %s)",
-        account, token.text, token.expires_at, token.fetched_at,
-    )  # fmt: skip
+    if had is None:  # of two that find none, one's INSERT fails, and its transaction is repeated
+        sql = "INSERT INTO fanout_token (token, expires_at, fetched_at, account) VALUES (%s, %s, %s, %s)"
+    else:
+        sql = "UPDATE fanout_token SET token = %s, expires_at = %s, fetched_at = %s WHERE account = %s"
+    db.execute(sql, token.text, token.expires_at, token.fetched_at, account)
     return True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from fanoutd.config import Config, load
 from fanoutd.dispatcher.recovery import recover
 from fanoutd.dispatcher.refresher import fetch
 from fanoutd.lines import LineBuffer, encode
-from fanoutd.store import Database, campaigns, open_store, shards, tokens
+from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
@@ -25,6 +24,8 @@ from fanoutd.times import wall_ms
 from support.sandbox import SandboxProcess
 
 CONFIG = """
+[store]
+url = "{store}"
 [workers]
 count = 1
 concurrency = {concurrency}
@@ -62,19 +63,21 @@ def wait_for(test: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
     return found
 
 
-def stop_between_writes(pid: int, store: Path) -> None:
-    """SIGSTOP while the process does not lock this SQLite store: it would keep everybody out until it goes on."""
+def stop_between_writes(pid: int, url: str) -> None:
+    """SIGSTOP while the process holds no lock of this store: it would keep others out until it goes on."""
     while True:
         os.kill(pid, signal.SIGSTOP)
         wait_for(lambda: _states(pid) == {"T"}, "all its threads to stop")
-        link = sqlite3.connect(store, timeout=0.2, isolation_level=None)
+        db = open_store(url)
         try:
-            link.execute("BEGIN IMMEDIATE")
+            db.set_patience(1)
+            with db.transaction():
+                db.rows(f"SELECT id FROM fanout_shard{db.LOCK}")
             return
-        except sqlite3.OperationalError:
+        except StoreAway:
             os.kill(pid, signal.SIGCONT)
         finally:
-            link.close()
+            db.close()
 
 
 def _states(pid: int) -> set[str]:
@@ -123,11 +126,11 @@ class WorkerProcess:
 
 class Bench:
     def __init__(self, folder: Path, concurrency: int = 64, rate: float = 100_000, keepalive: str = "5s",
-                 timeout: str = "10s", **sandbox: Any) -> None:  # fmt: skip
+                 timeout: str = "10s", store: str = "sqlite", **sandbox: Any) -> None:  # fmt: skip
         self.folder = folder
         self.sandbox = SandboxProcess(folder / "ledger.jsonl", **sandbox)
         file = folder / "fanoutd.toml"
-        values = {"concurrency": concurrency, "rate": rate, "keepalive": keepalive, "timeout": timeout}
+        values = {"concurrency": concurrency, "rate": rate, "keepalive": keepalive, "timeout": timeout, "store": store}
         file.write_text(CONFIG.format(url=self.sandbox.url, **values))
         file.chmod(0o600)
         self.config = load(file)

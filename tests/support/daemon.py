@@ -21,6 +21,8 @@ from support.sandbox import SandboxProcess
 CONFIG = """
 [daemon]
 log_file = "fanoutd.log"
+[store]
+url = "{store}"
 [workers]
 count = {workers}
 concurrency = {concurrency}
@@ -59,7 +61,7 @@ class Daemon:
 
     def __init__(self, folder: Path, followers: int = 0, workers: int = 2, concurrency: int = 32, rate: int = 100_000,
                  sandbox: SandboxProcess | None = None, wait: bool = True, prefix: tuple[str, ...] = (),
-                 environ: Mapping[str, str] | None = None, **options: Any) -> None:  # fmt: skip
+                 environ: Mapping[str, str] | None = None, store: str = "sqlite", **options: Any) -> None:  # fmt: skip
         self.folder, self.followers, self._prefix, self._environ = folder, followers, prefix, environ
         self.socket = folder / "state" / "fanoutd.sock"
         self._shared = sandbox is not None
@@ -68,7 +70,7 @@ class Daemon:
         self.config = folder / "fanoutd.toml"
         self.config.write_text(CONFIG.format(
             url=self.sandbox.url, folder=folder, workers=workers, concurrency=concurrency, rate=rate,
-            account=self.ACCOUNT))  # fmt: skip
+            account=self.ACCOUNT, store=store))  # fmt: skip
         self.config.chmod(0o600)
         link = sqlite3.connect(folder / "tp.db")
         with link:

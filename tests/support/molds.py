@@ -13,6 +13,7 @@ import socket
 import statistics
 import sys
 import time
+from types import SimpleNamespace
 
 from fanoutd import process
 from fanoutd.board import Board
@@ -30,9 +31,9 @@ class Mold:
 
     def __init__(self) -> None:
         process.adopt_orphans()
-        master, board = os.getpid(), Board(4)
+        master, board, config = os.getpid(), Board(4), SimpleNamespace(store_url="sqlite:////nowhere")
         self.pid, self.sock = fork_mold(
-            lambda sock: Recipe(1, None, "node", ENTRIES, board, master, sock), lambda: ()  # type: ignore[arg-type]
+            lambda sock: Recipe(1, config, "node", ENTRIES, board, master, sock), lambda: ()  # type: ignore[arg-type]
         )
         self.sock.setblocking(True)
         assert json.loads(self.sock.recv(4096)) == {"t": "ready"}

@@ -1,0 +1,130 @@
+"""Connections to servers of MySQL's protocol, made so that a dead one is noticed; and what their errors mean.
+
+Imported only where such a server is configured: PyMySQL stays out of every other process.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any
+
+import pymysql
+from pymysql.connections import Connection
+from pymysql.constants import CLIENT, CR, ER, FIELD_TYPE
+from pymysql.converters import conversions
+from pymysql.cursors import Cursor
+
+from fanoutd.config.mysql_url import Server
+
+#: Seconds for the connection to be there, its handshake included.
+CONNECT_TIMEOUT = 5.0
+
+#: Seconds until a peer that acknowledges nothing is given up (tcp(7), TCP_USER_TIMEOUT and the keepalive's).
+_SILENCE = 10
+
+#: The transaction was undone by the server for the sake of another one, and may be repeated at once: deadlock, lock
+#: wait, and Galera's certification failure (which comes as a deadlock).
+BUSY = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CHECKREAD})
+
+#: The connection is of no use any more, whatever the server does next.
+_LOST = frozenset({
+    CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_COMMANDS_OUT_OF_SYNC, CR.CR_SERVER_LOST_EXTENDED, 0,
+})  # fmt: skip
+
+#: Numbers that PyMySQL has no name for: a server that became another's replica, or was told to end connections.
+READ_ONLY = frozenset({ER.OPTION_PREVENTS_STATEMENT, 1792, 1836})
+_KILLED = frozenset({ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, 1927, 4031})
+
+#: What SUM() gives is a DECIMAL; ours are whole.
+_CONVERSIONS: Any = {
+    **conversions,
+    FIELD_TYPE.NEWDECIMAL: lambda text: int(text) if text.lstrip("-").isdigit() else float(text),
+}
+
+MysqlError = pymysql.err.MySQLError
+
+
+def connect(
+    server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False
+) -> Connection[Any]:
+    """Autocommitting, and counting matched rows as changed. Raises MysqlError, OSError.
+
+    ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int.
+    """
+    link: Connection[Any] = pymysql.connect(
+        host=server.host, user=server.user, password=server.password, database=server.database, port=server.port,
+        unix_socket=server.socket, charset=server.charset, autocommit=True, defer_connect=True,
+        connect_timeout=CONNECT_TIMEOUT, read_timeout=read_timeout, write_timeout=read_timeout,
+        client_flag=CLIENT.FOUND_ROWS, cursorclass=cursorclass, ssl=_tls(server),
+        conv=_CONVERSIONS if whole_numbers else None,
+    )  # fmt: skip
+    link.connect(None if server.socket else _dial(server))
+    return link
+
+
+def _dial(server: Server) -> socket.socket:
+    """A peer that vanished without a word is noticed in seconds, not in the kernel's two hours."""
+    sock = socket.create_connection((server.host, server.port), CONNECT_TIMEOUT)
+    sock.settimeout(None)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENCE // 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE * 1000)
+    return sock
+
+
+def _tls(server: Server) -> ssl.SSLContext | None:
+    if not server.ssl:
+        return None
+    context = ssl.create_default_context(cafile=server.ssl_ca)
+    context.check_hostname = bool(server.ssl_ca) and server.ssl_verify_name
+    if not server.ssl_ca:
+        context.verify_mode = ssl.CERT_NONE
+    if server.ssl_cert:
+        context.load_cert_chain(server.ssl_cert, server.ssl_key)
+    return context
+
+
+def abandon(link: Connection[Any]) -> None:
+    """Close it without a word to the server, which may not listen any more: ``close`` would write, and wait."""
+    link._force_close()  # type: ignore[attr-defined]  # the types do not know it; PyMySQL's own way after an error
+
+
+def number(error: BaseException) -> int:
+    """MySQL's number of an error, 0 where it has none."""
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
+
+
+#: Trouble that passes, or that an operator ends without touching us: no connection, too many of them, a user or a
+#: database that is not there yet, a disk that is full, a node of a cluster that is not ready.
+_AWAY = frozenset({
+    ER.CON_COUNT_ERROR, ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR, ER.TABLEACCESS_DENIED_ERROR,
+    ER.DISK_FULL, ER.RECORD_FILE_FULL, ER.OUT_OF_RESOURCES, ER.OUTOFMEMORY, ER.USER_LIMIT_REACHED, ER.UNKNOWN_COM_ERROR,
+    ER.TOO_MANY_USER_CONNECTIONS, ER.TABLE_DEF_CHANGED, ER.NO_SUCH_TABLE, 1129, 1130, 3572,
+})  # fmt: skip
+
+
+def away(error: BaseException) -> bool:
+    """Whether what was asked may be asked again later."""
+    return lost(error) or number(error) in _AWAY | BUSY
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the connection ended with it."""
+    return not isinstance(error, MysqlError) or number(error) in _LOST | _KILLED | READ_ONLY
+
+
+def words(server: Server, error: BaseException) -> str:
+    """For people, in one line: the place, and what its server or the network says."""
+    said = " ".join(str(each) for each in error.args[1:] or error.args).replace("\n", " ")
+    code = number(error)
+    hint = {
+        ER.ACCESS_DENIED_ERROR: "; look at user and password in its URL",
+        ER.DBACCESS_DENIED_ERROR: "; grant its user the database",
+        ER.BAD_DB_ERROR: "; create the database first",
+        ER.CON_COUNT_ERROR: "; raise max_connections, or use fewer workers",
+    }.get(code, "; it is read-only: a replica?" if code in READ_ONLY else "")
+    return f"{server.place}: {said or type(error).__name__}{f' ({code})' if code else ''}{hint}"

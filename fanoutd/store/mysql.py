@@ -1,0 +1,229 @@
+"""The store on a server of MySQL's protocol, shared by all nodes: MySQL 5.7 and later, MariaDB 10.4 and later.
+
+READ COMMITTED, so that locks are on rows that were found and on no gaps between them; what a transaction reads in
+order to change it, it reads with a lock. Nothing is repeated here but what cannot have had an effect: the beginning of
+a transaction, and a lone SELECT. A transaction that a dead connection cut off is undone by the server; whether a
+COMMIT was, whose answer never came, only the store itself can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pymysql.connections import Connection
+from pymysql.constants import ER
+from pymysql.cursors import Cursor
+
+from fanoutd import mysql
+from fanoutd.config.mysql_url import Server
+from fanoutd.mysql import MysqlError
+from fanoutd.store.database import NEW, Database, Row, StoreAway, StoreBusy, holes
+
+#: Seconds that a statement may take, and wait for another transaction's lock. The lock's is the shorter, or a wait
+#: would look like a dead connection.
+STATEMENT_TIMEOUT = 10.0
+_LOCK_WAIT = 4
+
+#: Seconds after which the server ends a connection that says nothing, and with it the locks of a transaction: those of
+#: a machine that vanished, or of a process that was stopped, would keep everybody else out for hours.
+_IDLE = 25
+
+#: UTC, for what the server's zone repeats in autumn would make leases an hour longer; strict, or it would cut texts.
+_SESSION = (
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin, time_zone = '+00:00', "
+    "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+    f"innodb_lock_wait_timeout = {_LOCK_WAIT}, wait_timeout = {_IDLE}",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+)
+
+#: How long one node waits for another's change to the tables, in seconds.
+_MIGRATION = 60
+
+#: What CREATE and ALTER say of a thing that is there: table, column, index. MySQL cannot undo them with a transaction.
+_THERE_ALREADY = (ER.TABLE_EXISTS_ERROR, ER.DUP_FIELDNAME, ER.DUP_KEYNAME)
+
+#: openids are told apart by case, as WeChat does.
+_TABLE = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+
+
+class MysqlDatabase(Database):
+    kind = "mysql"
+    shared = True
+    NOW_MS = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)"
+    LOCK = " FOR UPDATE"
+    LOCK_SHARED = " LOCK IN SHARE MODE"
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.place = server.place
+        self._link: Connection[Any] | None = None
+        self._within = False
+        with self._trouble():
+            self._connect()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._trouble():
+            self._alone("BEGIN")
+            self._within = True
+            try:
+                yield
+                self._run("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            finally:
+                self._within = False
+
+    def execute(self, sql: str, *args: Any) -> int:
+        with self._trouble(), self._run(sql, args) as cursor:
+            return cursor.rowcount
+
+    def insert(self, sql: str, *args: Any) -> int:
+        with self._trouble(), self._run(sql, args) as cursor:
+            return cursor.lastrowid or 0
+
+    def insert_many(self, sql: str, rows: Sequence[Row]) -> None:
+        # PyMySQL makes one INSERT of it, and several where it would be larger than the smallest max_allowed_packet.
+        with self._trouble(), self._connected().cursor() as cursor:
+            cursor.executemany(sql, [_plain(row) for row in rows])
+
+    def rows(self, sql: str, *args: Any) -> list[Row]:
+        with self._trouble(), self._run(sql, args) if self._within else self._alone(sql, args) as cursor:
+            return list(cursor.fetchall())
+
+    def upsert(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any], also: str = "") -> None:
+        columns = [*key, *values]
+        sets = NEW.sub(r"VALUES(\1)", also or ", ".join(f"{name} = new({name})" for name in values))
+        self.execute(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({holes(len(columns))}) ON DUPLICATE KEY UPDATE {sets}",
+            *key.values(), *values.values(),
+        )  # fmt: skip
+
+    def has_table(self, name: str) -> bool:
+        return bool(self.rows(
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s", name
+        ))  # fmt: skip
+
+    @contextmanager
+    def migrating(self) -> Iterator[None]:
+        # A server's locks are one name space: two stores on it do not wait for each other.
+        name = f"fanoutd-{hashlib.blake2b(self._server.database.encode(), digest_size=8).hexdigest()}"
+        if self.one(f"SELECT GET_LOCK(%s, {_MIGRATION})", name) != (1,):
+            raise StoreAway(f"store {self.place}: another node has been changing the tables for {_MIGRATION} s")
+        try:
+            yield
+        finally:
+            if self._link is not None:
+                self.rows("SELECT RELEASE_LOCK(%s)", name)
+
+    def define(self, statement: str) -> None:
+        with self._trouble():
+            try:
+                self._run(_dialect(statement)).close()
+            except MysqlError as e:
+                if mysql.number(e) not in _THERE_ALREADY:
+                    raise
+
+    def durability(self) -> str | None:
+        row = self.one("SELECT @@innodb_flush_log_at_trx_commit, @@innodb_doublewrite")
+        flush, twice = (str(each) for each in row or ("", ""))
+        if flush != "1":
+            return f"survives kill -9, not a power cut: innodb_flush_log_at_trx_commit is {flush} at {self.place}"
+        if twice in ("0", "OFF"):
+            return f"survives kill -9, not every power cut: innodb_doublewrite is off at {self.place}"
+        return None
+
+    def set_patience(self, seconds: int) -> None:
+        self.execute(f"SET innodb_lock_wait_timeout = {int(seconds)}")
+
+    def close(self) -> None:
+        if self._link is not None:
+            try:
+                self._link.close()
+            except MysqlError:  # it was dead already
+                pass
+            self._link = None
+
+    # ----
+
+    def _connect(self) -> Connection[Any]:
+        self._link = None
+        link = mysql.connect(self._server, STATEMENT_TIMEOUT, whole_numbers=True)
+        with link.cursor() as cursor:
+            for statement in _SESSION:
+                cursor.execute(statement)
+        self._link = link
+        return link
+
+    def _connected(self) -> Connection[Any]:
+        return self._link or self._connect()
+
+    def _run(self, sql: str, args: Sequence[Any] = ()) -> Cursor:
+        if self._within and self._link is None:
+            raise StoreAway(f"store {self.place}: the connection was lost")
+        cursor: Cursor = self._connected().cursor()
+        cursor.execute(sql, _plain(args) or None)
+        return cursor
+
+    def _alone(self, sql: str, args: Sequence[Any] = ()) -> Cursor:
+        """What has no effect if it is cut off: once more when the connection has died since it was last used."""
+        had = self._link
+        try:
+            return self._run(sql, args)
+        except (MysqlError, OSError) as e:
+            if had is None or not mysql.lost(e):
+                raise
+            self._drop()
+            return self._run(sql, args)
+
+    def _roll_back(self) -> None:
+        if self._link is not None:
+            try:
+                self._link.rollback()
+            except (MysqlError, OSError):
+                self._drop()
+
+    def _drop(self) -> None:
+        """The server undoes what was begun when it sees the end of the connection."""
+        link, self._link = self._link, None
+        if link is not None:
+            mysql.abandon(link)
+
+    @contextmanager
+    def _trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except (MysqlError, OSError) as e:
+            if mysql.lost(e):
+                self._drop()
+            said = f"store {mysql.words(self._server, e)}"
+            if mysql.number(e) in mysql.BUSY | {ER.DUP_ENTRY}:
+                raise StoreBusy(said) from e
+            if isinstance(e, OSError) or mysql.away(e):
+                raise StoreAway(said) from e
+            raise
+
+
+def _plain(args: Sequence[Any]) -> tuple[Any, ...]:
+    """An enum's member is a number to PyMySQL only when it is one."""
+    return tuple(int(each) if isinstance(each, int) else each for each in args)
+
+
+#: From the SQL of ``schema`` to MySQL's. TEXT ends at 64 KiB there.
+_DIALECT = (
+    (re.compile(r"\bid INTEGER NOT NULL PRIMARY KEY"), "id INTEGER NOT NULL AUTO_INCREMENT PRIMARY KEY"),
+    (re.compile(r"\bTEXT\b"), "MEDIUMTEXT"),
+    (re.compile(r"\) WITHOUT ROWID$"), ")"),
+    (re.compile(r"^(CREATE TABLE .*\))$", re.DOTALL), rf"\1{_TABLE}"),
+)
+
+
+def _dialect(statement: str) -> str:
+    for pattern, replacement in _DIALECT:
+        statement = pattern.sub(replacement, statement)
+    return statement
