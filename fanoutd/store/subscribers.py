@@ -22,13 +22,13 @@ Change = Callable[[Standing], Standing | None]
 """From what is known to what is so now; None leaves it as it was."""
 
 
-def get(db: Database, account: str, openid: str) -> Standing | None:
-    return load(db, account, [openid]).get(openid)
+def get(db: Database, account: str, openid: str, lock: str = "") -> Standing | None:
+    return load(db, account, [openid], lock).get(openid)
 
 
-def load(db: Database, account: str, openids: Collection[str]) -> dict[str, Standing]:
-    """What is known of these; who is unknown is not there."""
-    return _load(db, account, openids, "")
+def load(db: Database, account: str, openids: Collection[str], lock: str = "") -> dict[str, Standing]:
+    """What is known of these; who is unknown is not there. ``lock``: ``db.LOCK`` for whoever acts on what he sees."""
+    return _load(db, account, openids, "", lock)
 
 
 def notable(db: Database, account: str, openids: Collection[str]) -> dict[str, Standing]:
@@ -135,7 +135,7 @@ def learn(db: Database, account: str, answers: Mapping[str, int], hooks: Collect
     for errcode in sorted(set(answers.values()) & set(LESSONS)):
         lesson = LESSONS[errcode]
         people = [openid for openid, code in answers.items() if code == errcode]
-        before = load(db, account, people)
+        before = load(db, account, people, db.LOCK)
         after = change(db, account, people, now, partial(learnt, lesson=lesson, now=now))
         hook = HOOKS.get(lesson)
         if hook in hooks:

@@ -458,7 +458,10 @@ class Recorder:
             wanted = allowed.room - len(kept)
             people = shards.claim(db, hold.lease, wanted)
             if people is None:
-                work.lost.append(hold)
+                if hold in self._holds:
+                    work.lost.append(hold)
+                else:  # paused since it was leased just now: nobody would ever give it back
+                    shards.release(db, hold.lease)
                 return 0
             last = len(people) < wanted
             takers = sift(db, hold.campaign, hold.lease, people)
