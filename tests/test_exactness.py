@@ -429,7 +429,7 @@ class Exactness(RuleBasedStateMachine):
             path.unlink()
         elif how == "cut":
             path.write_bytes(content[:at])
-        else:
+        elif content:
             content[at] ^= 1 << data.draw(st.integers(0, 7))
             path.write_bytes(content)
 

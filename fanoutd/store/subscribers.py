@@ -64,15 +64,19 @@ def change(db: Database, account: str, openids: Collection[str], now: int, how: 
             after = how(before or Standing(since=now))
             if after is not None and after != before:
                 changed[openid] = after
-    _save(db, account, changed)
+        _save(db, account, {openid: changed[openid] for openid in some if openid in changed}, known)
     return changed
 
 
-def _save(db: Database, account: str, standings: Mapping[str, Standing]) -> None:
-    for some in _some(standings):
+def _save(db: Database, account: str, standings: Mapping[str, Standing], known: Collection[str]) -> None:
+    """In place of those who are ``known``. Of two that find somebody unknown one's INSERT fails, and its transaction is
+    repeated: a DELETE of whoever is there would undo the other's word."""
+    there = [openid for openid in standings if openid in known]
+    for some in _some(there):
         db.execute(
             f"DELETE FROM fanout_subscriber WHERE account = %s AND openid IN ({holes(len(some))})", account, *some
         )
+    for some in _some(standings):
         values = ", ".join([f"({holes(12)})"] * len(some))
         db.execute(
             f"INSERT INTO fanout_subscriber (account, openid, {_COLUMNS}) VALUES {values}",

@@ -1,0 +1,55 @@
+"""Processes that do something to one store at the same moment, each with a connection of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, NoReturn
+
+from fanoutd.store import Database, open_store
+
+Step = Callable[[Database], Any]
+
+#: Seconds until a racer that waits for others gives up.
+_PATIENCE = 30.0
+
+
+def race(url: str, *steps: Step) -> list[Any]:
+    """What each gives, in their order. They are connected first, and then let go together. Fails as one of them."""
+    start = multiprocessing.get_context("fork").Barrier(len(steps))
+    racers = []
+    for step in steps:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(reading)
+            _run(url, step, start, writing)
+        os.close(writing)
+        racers.append((pid, reading))
+    said = []
+    for pid, reading in racers:
+        with open(reading, "rb") as pipe:
+            said.append(pipe.read())
+        os.waitpid(pid, 0)
+    results = [pickle.loads(each) if each else (False, "it died") for each in said]
+    wrong = [words for went_well, words in results if not went_well]
+    assert not wrong, "\n".join(wrong)
+    return [result for _, result in results]
+
+
+def _run(url: str, step: Step, start: Any, writing: int) -> NoReturn:
+    said: tuple[bool, Any] = (False, "it ended without a word")
+    try:
+        with closing(open_store(url)) as db:
+            start.wait(_PATIENCE)
+            said = (True, step(db))
+    except BaseException:
+        said = (False, traceback.format_exc())
+    finally:
+        with open(writing, "wb") as pipe:
+            pickle.dump(said, pipe)
+        os._exit(0)  # whatever the parent has to tidy up is the parent's
