@@ -37,8 +37,9 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
-from support.bench import CONFIG
-from support.racers import race
+from fanoutd.worker.recorder import Dry, Finished, Recorder
+from support.bench import CONFIG, Bench, wait_for
+from support.racers import before, race
 from support.stores import KINDS, url
 
 #: A race that somebody wins by chance is run so often.
@@ -488,3 +489,138 @@ def test_an_errand_is_taken_by_one_and_what_is_said_of_a_person_in_its_order(sto
 def _take(db: Database, errand: outbox.Errand) -> bool:
     with db.transaction():
         return outbox.take(db, errand)
+
+
+# ---- between two statements of one: on a server only
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Database]]:
+    made = url("mariadb", tmp_path)
+    with closing(open_store(made)) as db:
+        migrate(db)
+        yield made, db
+
+
+def test_a_campaign_is_not_done_while_a_late_word_comes(server: tuple[str, Database]) -> None:
+    store, db = server
+    held = lost(db, "c-1")
+    never = [(pos, Progress(State.PENDING)) for pos in range(6)]
+    late = before(db, "UPDATE fanout_campaign SET state = 'done'", store,
+                  partial(_record, held=held, results=never, last=False))  # fmt: skip
+    assert _finish(db, "c-1")
+    late.join()
+    assert found(db, "c-1").state == "running" and campaigns.counts(db, "c-1").pending == 6
+
+
+def test_a_retry_is_not_lost_in_a_campaign_that_ends_meanwhile(server: tuple[str, Database]) -> None:
+    store, db = server
+    name = campaign(db, "c-1", (4,))
+    with db.transaction():
+        held = shards.lease(db, "n1/w1")
+        assert held is not None
+        shards.claim(db, held, 4)
+        shards.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(4)])
+        shards.release(db, held)
+    commands.pause(db, found(db, name))
+    paused = found(db, name)
+    end = before(db, "SELECT id, owner, errors FROM fanout_shard", store, lambda other: commands.resume(other, paused))
+    ordered(db, partial(_swapped, commands.retry, paused, True, False))
+    end.join()
+    assert end.result == "running"
+    assert (found(db, name).state == "done") == (campaigns.counts(db, name).pending == 0)
+
+
+def test_nobody_is_planned_who_was_not_there_when_the_pause_was_answered(server: tuple[str, Database]) -> None:
+    store, db = server
+    name = campaign(db, "c-1", state="planning")
+
+    def pause(other: Database) -> int:
+        commands.pause(other, found(other, name))
+        return campaigns.counts(other, name).total
+
+    paused = before(db, "UPDATE fanout_campaign SET state = %s, reason", store, pause)
+    plan_once(db, name, 5000)
+    paused.join()
+    assert paused.result == campaigns.counts(db, name).total and found(db, name).state == "paused"
+
+
+def test_a_record_is_written_before_or_after_a_take_over_and_never_within(server: tuple[str, Database]) -> None:
+    store, db = server
+    campaign(db, "c-1", (6,))
+    with db.transaction():
+        held = shards.lease(db, "n1/w1")
+        assert held is not None
+        shards.claim(db, held, 6)
+
+    def take(other: Database) -> list[int]:
+        with other.transaction():
+            if shards.still_held(other, held):  # given back, and leased by another worker at once
+                shards.release(other, held)
+        with other.transaction():
+            theirs = shards.lease(other, "n2/w1")
+            assert theirs is not None
+            return [person.pos for person in shards.claim(other, theirs, 6) or ()]
+
+    taken = before(db, "SELECT errors FROM fanout_shard", store, take)
+    _record(db, held, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(3)], False)
+    taken.join()
+    failed = [pos for (pos,) in db.rows("SELECT pos FROM fanout_delivery WHERE state = %s", State.FAILED)]
+    assert not set(failed) & set(taken.result)
+    the_counters_are_true(db)
+
+
+@pytest.mark.parametrize("first", [None, Token("first", 5_000, 100)])
+def test_an_older_token_never_replaces_one_that_came_between(
+    server: tuple[str, Database], first: Token | None
+) -> None:
+    store, db = server
+
+    def keep(db: Database, token: Token) -> bool:
+        with db.transaction():
+            return tokens.save(db, "main", token)
+
+    if first is not None:
+        keep(db, first)
+    newest = Token("newest", 9_000, 300)
+    sql = "INSERT INTO fanout_token" if first is None else "UPDATE fanout_token"
+    saved = before(db, sql, store, partial(keep, token=newest))
+    again(partial(keep, token=Token("older", 8_000, 200)), db)
+    saved.join()
+    assert saved.result and tokens.load(db, "main") == newest
+
+
+def test_one_counter_of_two_that_are_written_at_once_is_not_lost(server: tuple[str, Database]) -> None:
+    store, db = server
+    held = lost(db, "c-1")
+    gone = [(pos, Progress(State.FAILED, 1, 43004, attempts=1)) for pos in range(6)]
+    other = before(db, "UPDATE fanout_shard SET", store,
+                   partial(_record, held=held, results=gone[:3], last=False))  # fmt: skip
+    _record(db, held, gone[3:], False)
+    other.join()
+    assert campaigns.counts(db, "c-1").errors == {"43004": 6}
+    the_counters_are_true(db)
+
+
+def test_a_shard_that_is_leased_just_as_its_campaign_is_paused_stays_with_nobody(
+    server: tuple[str, Database], tmp_path: Path
+) -> None:
+    store, _ = server
+    with closing(Bench(tmp_path, store=store)) as bench:
+        name = bench.campaign(200)
+        recorder = Recorder(store, bench.journals, "node1", "w1", 8, bench.config.accounts)
+        real = shards.lease
+
+        def lease(db: Database, owner: str) -> shards.Lease | None:
+            held = real(db, owner)
+            if held is not None and found(bench.db, name).state == "running":
+                commands.pause(bench.db, found(bench.db, name))
+            return held
+
+        with mock.patch("fanoutd.worker.recorder.shards.lease", lease):
+            recorder.ask()
+            wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Dry)], "the answer")
+        assert bench.db.rows("SELECT id FROM fanout_shard WHERE owner IS NOT NULL") == []
+        assert found(bench.db, name).state == "paused"
+        recorder.finish()
+        wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Finished)], "its end")

@@ -8,9 +8,12 @@ import pickle
 import traceback
 from collections.abc import Callable
 from contextlib import closing
+from threading import Thread
 from typing import Any, NoReturn
 
-from fanoutd.store import Database, open_store
+from fanoutd.store import Database, again_if_busy, open_store
+from support import mariadb
+from support.bench import wait_for
 
 Step = Callable[[Database], Any]
 
@@ -53,3 +56,40 @@ def _run(url: str, step: Step, start: Any, writing: int) -> NoReturn:
         with open(writing, "wb") as pipe:
             pickle.dump(said, pipe)
         os._exit(0)  # whatever the parent has to tidy up is the parent's
+
+
+def before(db: Database, statement: str, url: str, step: Step) -> Other:
+    """Have another connection do ``step`` when ``db`` is about to run what begins with ``statement`` for the first
+    time: it has ended, or waits for a lock of ours, when that is run."""
+    other = Other(url, step)
+
+    def watch(run: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(sql: str, *args: Any) -> Any:
+            if sql.startswith(statement) and other.ident is None:
+                other.start()
+                wait_for(lambda: not other.is_alive() or _waits(), "the other one to end or to wait")
+            return run(sql, *args)
+
+        return watched
+
+    for name in ("execute", "rows"):
+        setattr(db, name, watch(getattr(db, name)))
+    return other
+
+
+class Other(Thread):
+    """Does ``step`` with a connection of its own; ``result`` is what it gave."""
+
+    def __init__(self, url: str, step: Step) -> None:
+        super().__init__()
+        self._url, self._step = url, step
+        self.result: Any = None
+
+    def run(self) -> None:
+        with closing(open_store(self._url)) as db:
+            self.result = again_if_busy(lambda: self._step(db))
+
+
+def _waits() -> bool:
+    """Whether somebody waits for another's lock on this process's server."""
+    return mariadb.server().say("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")[0][1] != "0"
