@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from fanoutd.config import Config
 from fanoutd.dispatcher import finish, statements
-from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, outbox
+from fanoutd.store import Database, StoreAway, campaigns, outbox
 from fanoutd.store.campaigns import FINAL
 from fanoutd.store.outbox import Errand
 from fanoutd.times import sql_now, wall_ms
@@ -57,9 +57,8 @@ class Errands:
         settled = False
         try:
             db = self._connect()
-            if not db.shared or again_if_busy(lambda: _take(db, errand)):
-                self._attempt(db, errand)
-                settled = True
+            self._attempt(db, errand)
+            settled = True
         except StoreAway as e:  # it is due still
             log.warning("%s: %s", _title(errand), e)
         except Exception:
@@ -95,12 +94,6 @@ class Errands:
         with db.transaction():
             outbox.settled(db, errand, _WORDS if errand.name in _WORDS else (errand.name,))
         return None
-
-
-def _take(db: Database, errand: Errand) -> bool:
-    """Other nodes look at the same outbox."""
-    with db.transaction():
-        return outbox.take(db, errand)
 
 
 def _title(errand: Errand) -> str:

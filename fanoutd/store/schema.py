@@ -148,8 +148,6 @@ _V4 = (
         owner VARCHAR(64) NOT NULL,
         token BIGINT NOT NULL,
         until BIGINT NOT NULL)""",
-    # One node at a time does it.
-    "ALTER TABLE fanout_outbox ADD COLUMN taken_until BIGINT",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4)
