@@ -22,6 +22,7 @@ from fanoutd.child import Child
 from fanoutd.config import sqlite_path
 from fanoutd.dispatcher import commands, forecast, recurring
 from fanoutd.dispatcher.alarms import Alarms
+from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
@@ -45,6 +46,7 @@ from fanoutd.promise import promise
 from fanoutd.spool import Spool
 from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, open_store, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
+from fanoutd.store.nodes import NameTaken
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
 from fanoutd.worker.tallies import forget
@@ -99,6 +101,10 @@ class Dispatcher:
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher)
         self._outbox = Errands(self._config, self._db, self._promise)
+        self._cluster = Cluster(
+            self._node, identity.of(state_dir).secret, lambda: open_store(self._config.store_url),
+            lambda: self._config.workers.count,
+        )  # fmt: skip
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
@@ -132,6 +138,8 @@ class Dispatcher:
             "errands": lambda: self._outbox.work(self._db()),
             "recurring": self._submit_recurring,
         }
+        self._refused: str | None = None  # why this node may not use its store
+        self._ending = False
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
@@ -159,6 +167,7 @@ class Dispatcher:
             if not data or any(m["t"] == "quit" for m in messages):
                 return 0
             if any(m["t"] == "stop" for m in messages):
+                self._ending = True
                 self._promise(self._desk.submit(self._guarded, self._last_epoch))
                 wait(self._open, _LAST_WORDS)
                 return 0
@@ -233,12 +242,19 @@ class Dispatcher:
 
     def _start(self) -> None:
         """Nothing else is done, no question answered and nobody sent to, before it is known whether to trust."""
-        while not self._trusted.is_set():
+        while not self._trusted.is_set() and not self._ending:
             try:
                 migrate(self._db())
+                self._cluster.join(self._db())
                 self._distrust()
                 self._refresher.begin(self._db())
                 self._trusted.set()
+                self._cluster.begin()
+            except NameTaken as e:  # it may be resolved while we run
+                if self._refused is None:
+                    log.error("%s", e)
+                self._refused = str(e)
+                time.sleep(_STORE_RETRY)
             except (StoreAway, OSError) as e:
                 log.warning("%s", e)
                 time.sleep(_STORE_RETRY)
@@ -298,6 +314,7 @@ class Dispatcher:
         """A store that is put back while we are away shows an earlier one."""
         if self._trusted.is_set():
             self._epoch.advance(self._db())
+            self._cluster.leave(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
@@ -528,7 +545,7 @@ class Dispatcher:
             "store": {"kind": db.kind, "ok": not self._store_trouble, "latency_ms": round(latency, 2)},
             "accounts": [self._account(db, name) for name in self._config.accounts],
             "shards": {"pending": waiting, "leased": leased},
-            "nodes": [{"node": self._node, "heartbeat_age": 0.0}],
+            "nodes": self._cluster.view(db),
             "promise": promise(self._config.daemon.state_dir, sqlite_path(self._config.store_url)),
         }
 
