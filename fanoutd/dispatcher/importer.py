@@ -10,7 +10,7 @@ from fanoutd.config import Audience, Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns, recurring
-from fanoutd.store.campaigns import Campaign
+from fanoutd.store.campaigns import FINAL, Campaign
 from fanoutd.times import wall_ms
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
 
     May be repeated at any point: the row goes in once, and the file goes only after it. A file
     that carries a list stays until its plan is complete, and one whose message, account or audience
-    has left the configuration until that is back: the campaign is paused for it.
+    has left the configuration until that is back: the campaign is paused for it. The same key may have come in
+    on another node before: what the store has stands, and our file stays too, for if that node dies its list is lost.
     """
     document = spool.read(campaign)
     if document is not None and document.get("cron") is not None:
@@ -40,7 +41,10 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
         failpoint.reach("after_import")
         if row.origin == "query" and row.definition:
             spool.remove(campaign)
-    return campaigns.get(db, campaign)
+    found = campaigns.get(db, campaign)
+    if document is not None and found is not None and (found.planned or found.state in FINAL):
+        spool.remove(campaign)
+    return found
 
 
 def _keep(db: Database, spool: Spool, config: Config, document: dict[str, Any]) -> None:

@@ -63,6 +63,7 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign) -> int:
             _write(db, shard, past.tokens[shard.id], results)
             changed += len(results)
         campaigns.take_in_hand(db, campaign.id, node)
+        campaigns.let_go_on(db, campaign.id)
         if campaign.state == "paused":
             before = campaigns.before_pause(db, campaign)
             campaigns.move(db, campaign.id, "paused", before, cause=None, reason=None)
