@@ -66,7 +66,7 @@ class Node:
 
     def is_there(self, db: Database, age_ms: int = 0) -> None:
         with db.transaction():
-            nodes.join(db, self.name, "secret", "1")
+            nodes.join(db, self.name, "secret", "boot", "1")
             db.execute("UPDATE fanout_node SET heartbeat = heartbeat - %s WHERE node = %s", age_ms, self.name)
 
     def submit(self, campaign: str, openids: list[str] | None, send_at: int | None = None) -> None:

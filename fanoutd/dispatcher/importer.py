@@ -11,7 +11,7 @@ from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns, recurring
 from fanoutd.store.campaigns import FINAL, Campaign
-from fanoutd.times import wall_ms
+from fanoutd.times import of_local, wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     has left the configuration until that is back: the campaign is paused for it. The same key may have come in
     on another node before: what the store has stands, and our file stays too, for if that node dies its list is lost.
     """
-    document = spool.read(campaign)
+    document = _read(spool, campaign)
     if document is not None and document.get("cron") is not None:
         _keep(db, spool, config, document)
     elif document is not None:
@@ -45,6 +45,12 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     if document is not None and found is not None and (found.planned or found.state in FINAL):
         spool.remove(campaign)
     return found
+
+
+def _read(spool: Spool, campaign: str) -> dict[str, Any] | None:
+    """The master that wrote it knows this machine's clock only."""
+    document = spool.read(campaign)
+    return document and {**document, "at": of_local(document["at"])}
 
 
 def _keep(db: Database, spool: Spool, config: Config, document: dict[str, Any]) -> None:
