@@ -90,6 +90,47 @@ def test_three_nodes_send_one_campaign_and_one_order_stops_all_of_them(nodes: Ma
     wait_for(lambda: not b.call("daemon.status")["spool"]["files"], "the other node's file to go", 20)
 
 
+def copied(database: str, to: str) -> None:
+    """All rows of the store's tables as they are at one moment, in place of what is there."""
+    with server().root() as link, link.cursor() as cursor:
+        cursor.execute(f"SHOW TABLES FROM {database}")
+        tables = [row[0] for row in cursor.fetchall()]
+        for table in tables:
+            cursor.execute(f"CREATE TABLE IF NOT EXISTS {to}.{table} LIKE {database}.{table}")
+        cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        for table in tables:
+            cursor.execute(f"DELETE FROM {to}.{table}")
+            cursor.execute(f"INSERT INTO {to}.{table} SELECT * FROM {database}.{table}")
+        cursor.execute("COMMIT")
+
+
+def test_after_the_store_was_put_back_each_node_tells_from_its_journals_whom_it_sent_to(nodes: Make, url: str) -> None:
+    people = 1500
+    a, b = (nodes(name, followers=people, workers=2, concurrency=4) for name in "ab")
+    ready(a, b)
+    wait_for(lambda: len(living(a)) == 2, "both in the status", 40)
+    store, backup = (each.rpartition("/")[2] for each in (url, server().database()))
+    campaign = a.call("campaign.submit", content="x", phone="1")["campaign"]
+    wait_for(lambda: sent(a) and sent(b), "both of them to take part", 40)
+    copied(store, backup)
+    before = sent(a), sent(b)
+    wait_for(lambda: sent(a) > before[0] + 50 and sent(b) > before[1] + 50, "more of each", 40)
+    for each in (a, b):
+        each.process.terminate()
+    assert [each.process.wait(20) for each in (a, b)] == [0, 0]
+    reached = a.accepted()
+    copied(backup, store)
+    a.serve()
+    assert "earlier state" in a.until(campaign, "paused")["reason"]
+    assert a.call("campaign.repair", campaign=campaign)["state"] == "paused"
+    assert "the journals of node" in a.call("campaign.get", campaign=campaign)["reason"]
+    assert a.accepted() == reached
+    b.serve()
+    last = a.until(campaign, seconds=60)
+    assert last["counts"]["sent_custom"] == people and last["reason"] is None
+    assert a.accepted() == {follower(i): 1 for i in range(people)}
+
+
 def test_idle_workers_open_no_connection(nodes: Make, url: str) -> None:
     daemon = nodes("a", workers=60)
     ready(daemon)

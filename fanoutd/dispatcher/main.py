@@ -46,7 +46,7 @@ from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.promise import promise
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, open_store, shards
+from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, open_store, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.nodes import NameTaken
 from fanoutd.store.schema import migrate
@@ -335,6 +335,8 @@ class Dispatcher:
         self._recover()
         for campaign in self._spool.pending():
             self._import(campaign)
+        if db.shared:
+            self._take_part_in_repairs(db)
         others = []
         for each in campaigns.in_states(db, "planning", "scheduled", "running"):
             if each.planned:
@@ -378,8 +380,21 @@ class Dispatcher:
             raise RpcError(-32003, words, "campaign")
         if not campaign.planned and campaign.state == "paused":
             self._plan_for_repair(db, campaign)
-        repair(db, self._journals, self._node, campaign)
+        repair(db, self._journals, self._node, campaign, self._may_have_sent(db))
         return known(db, campaign.id).state
+
+    def _may_have_sent(self, db: Database) -> set[str]:
+        """Nodes that may have journals of what an earlier store does not know."""
+        if not db.shared:
+            return set()
+        return nodes.heard_of(db, int(JOURNALS_KEPT * 1000)) - {identity.of(self._config.daemon.state_dir).was or ""}
+
+    def _take_part_in_repairs(self, db: Database) -> None:
+        """Of what was ordered on another node; it cannot read our journals."""
+        for each in campaigns.in_repair(db):
+            heard = campaigns.heard(db, each.id)
+            if heard and self._node not in heard.nodes and each.cause in DISTRUSTED:
+                self._repair(each)
 
     def _plan_for_repair(self, db: Database, campaign: Campaign) -> None:
         """Who is in it must be known before the journals can say who was sent to."""

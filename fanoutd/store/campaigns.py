@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fanoutd.store import outbox
@@ -254,6 +255,40 @@ def node_is_there(db: Database, campaign: str) -> None:
 def let_go_on(db: Database, campaign: str) -> None:
     """Have every node forget what it has against the campaign. In the transaction that lets it go on."""
     db.execute("UPDATE fanout_campaign SET resumes = resumes + 1 WHERE id = %s", campaign)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How far the repair of a campaign has come: the nodes whose journals were read, and by shard the highest token of
+    a lease that they tell of."""
+
+    nodes: frozenset[str] = frozenset()
+    tokens: Mapping[int, int] = field(default_factory=dict)
+
+
+def heard(db: Database, campaign: str, lock: str = "") -> Heard | None:
+    """None when no repair has begun. In a transaction with ``lock`` nobody else takes part in it meanwhile."""
+    row = db.one(f"SELECT heard FROM fanout_campaign WHERE id = %s{lock}", campaign)
+    if row is None or row[0] is None:
+        return None
+    said = json.loads(row[0])
+    return Heard(frozenset(said["nodes"]), {int(shard): token for shard, token in said["tokens"].items()})
+
+
+def hear(db: Database, campaign: str, heard: Heard | None, reason: str | None = None) -> None:
+    """Keep how far it has come, and say what it waits for; None: it is over."""
+    said = json.dumps({"nodes": sorted(heard.nodes), "tokens": dict(heard.tokens)}) if heard else None
+    db.execute(
+        "UPDATE fanout_campaign SET heard = %s, reason = COALESCE(%s, reason) WHERE id = %s", said, reason, campaign
+    )
+
+
+def in_repair(db: Database) -> list[Campaign]:
+    """Those whose repair has begun."""
+    rows = db.rows(
+        f"SELECT {_COLUMNS} FROM fanout_campaign WHERE state IN ('paused', 'cancelled') AND heard IS NOT NULL"
+    )
+    return [_campaign(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

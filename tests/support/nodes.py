@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -126,7 +125,7 @@ def one_stands_still(cluster: Cluster) -> None:
     before = sum(a.accepted().values())
     campaign = under_way(cluster, c)
     stopped = pids(c)
-    stop_within_a_transaction(stopped)
+    stop_within_a_transaction(cluster, campaign, stopped)
     since = time.monotonic()
     try:
         taken_over(cluster, c, since)
@@ -143,17 +142,16 @@ def one_stands_still(cluster: Cluster) -> None:
     say(f"{counts.sent_custom} sent, {counts.unknown} unknown, {accepted} accepted")
 
 
-def stop_within_a_transaction(processes: Sequence[int]) -> None:
-    """SIGSTOP to all of them, again and again until one has locks of the store."""
-    for _ in range(200):
+def stop_within_a_transaction(cluster: Cluster, campaign: str, processes: Sequence[int]) -> None:
+    """SIGSTOP to all of them while one, which has locks of the store, waits for another."""
+    with cluster.db.transaction():
+        cluster.db.rows("SELECT id FROM fanout_campaign WHERE id = %s FOR UPDATE", campaign)
+        wait_for(lambda: _transactions() & _ports(processes), "a claim")
         _signal(processes, signal.SIGSTOP)
-        time.sleep(0.2)  # the server's list of transactions is a tenth of a second old
-        if locks := _transactions() & _ports(processes):
-            say(f"stopped in the middle of {len(locks)} transactions")
-            return
-        _signal(processes, signal.SIGCONT)
-        time.sleep(0.05)
-    raise AssertionError("they were never stopped in the middle of a transaction")
+    time.sleep(0.2)  # the server's list of transactions is a tenth of a second old
+    locks = _transactions() & _ports(processes)
+    assert locks, "its transaction was over"
+    say(f"stopped in the middle of {len(locks)} transactions")
 
 
 def _signal(processes: Sequence[int], number: int) -> None:
@@ -182,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=6000)
     people = parser.parse_args(arguments).people
-    steps: list[Callable[[Cluster], Any]] = [one_dies, one_stands_still]
+    steps: list[Callable[[Cluster], None]] = [one_dies, one_stands_still]
     with (
         tempfile.TemporaryDirectory(prefix="fanoutd-nodes-") as folder,
         closing(Cluster(Path(folder), people)) as cluster,
