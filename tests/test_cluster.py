@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ import pytest
 
 from fanoutd import identity, journal, times
 from fanoutd.client import TryAgain
+from fanoutd.config import load
 from fanoutd.dispatcher import cluster as clusters
 from fanoutd.dispatcher.cluster import HOLD_MS, MARGIN_MS, TERM_MS, Cluster
-from fanoutd.store import Database, clock, leases, nodes, open_store, outbox
+from fanoutd.dispatcher.refresher import Refresher
+from fanoutd.store import Database, campaigns, clock, leases, nodes, open_store, outbox, tokens
+from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.testimony import read
 from support.bench import wait_for
 from support.daemon import Daemon, follower
 from support.mariadb import server
 from support.sandbox import SandboxProcess
+from support.token_gate import TokenGate
 
 FINISHED = """max_failures = 1
 [message.supply.on_finish]
@@ -329,6 +334,124 @@ def test_a_copied_journal_is_believed_in_what_it_tells_and_not_in_what_it_leaves
         said = read(written.path.read_bytes())
         assert not said.reliable and len(said.calls) == records
         assert all(call.msgid == 77 for calls in said.calls.values() for call in calls)
+
+
+TOKENS = """
+[store]
+url = "{store}"
+[account.main]
+app_id = "wx0123456789abcdef"
+app_secret = "a-secret-of-the-tests"
+api_base = "{url}"
+[message.supply]
+channels = ["custom"]
+[message.supply.custom]
+msgtype = "text"
+text.content = "{{content}}"
+"""
+
+
+class Nodes:
+    """Refreshers of three nodes on one store, and the endpoint that they ask."""
+
+    def __init__(self, folder: Path, url: str, db: Database, gate: TokenGate) -> None:
+        self.db, self.gate = db, gate
+        (folder / "fanoutd.toml").write_text(TOKENS.format(store=url, url=gate.url))
+        (folder / "fanoutd.toml").chmod(0o600)
+        self.config = load(folder / "fanoutd.toml", {})
+        self.told: list[str] = []
+        self.refreshers = [self.start(name) for name in "abc"]
+        row = Campaign("c-1", "main", "supply", None, None, None, "running", None, None, 1, None, 1, None, True, "n",
+                       "list", {})  # fmt: skip
+        with db.transaction():
+            campaigns.insert(db, row)
+
+    def start(self, name: str) -> Refresher:
+        made = Refresher(self.config, lambda _account: self.told.append(name), hold=Cluster(
+            name, name, lambda: pytest.fail("no beat here")).hold)  # fmt: skip
+        made.begin(self.db)
+        return made
+
+    def fingerprint(self) -> str:
+        token = tokens.load(self.db, "main")
+        return token.fingerprint if token else ""
+
+    def all_refused(self, reason: str | None = None) -> int:
+        """Workers of all three were refused with the token that there is; how many calls that makes."""
+        before, refused = len(self.gate.asked), self.fingerprint()
+
+        def on(refresher: Refresher) -> None:
+            with closing(open_store(self.config.store_url)) as db:
+                refresher.refused(db, "main", refused, reason)
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(on, self.refreshers))
+        return len(self.gate.asked) - before
+
+    def state(self) -> str:
+        found = campaigns.get(self.db, "c-1")
+        assert found is not None
+        return found.state
+
+
+@pytest.fixture
+def three(tmp_path: Path, url: str, db: Database) -> Iterator[Nodes]:
+    gate = TokenGate()
+    gate.answers = [good("T-1")]
+    made = Nodes(tmp_path, url, db, gate)
+    made.refreshers[0].check(db, "main")
+    assert len(gate.asked) == 1 and made.told == ["a"]
+    yield made
+    gate.close()
+
+
+def good(text: str) -> dict[str, Any]:
+    return {"access_token": text, "expires_in": 7200}
+
+
+def test_a_token_is_fetched_as_often_for_three_nodes_as_for_one(three: Nodes) -> None:
+    a, b, c = three.refreshers
+    for each in (b, c, b, c):
+        each.check(three.db, "main")
+        each.follow(three.db)
+    assert len(three.gate.asked) == 1 and three.told == ["a", "b", "c"], "each is told of it, once"
+    three.gate.answers = [good("T-2")]
+    three.told.clear()
+    assert three.all_refused() == 1
+    assert sorted(three.told) == ["a", "b", "c"], "whoever was refused is told of the new one at once"
+    three.gate.answers = [good("T-3")]
+    assert three.all_refused() == 0, "it was fetched for a refusal less than 30 s ago"
+    three.told.clear()
+    a.refresh(three.db, "main")
+    for each in (b, c):
+        each.follow(three.db)
+    assert three.told == ["a", "b", "c"] and len(three.gate.asked) == 3
+
+
+def test_an_account_that_is_refused_is_in_trouble_on_all_nodes_and_well_again_on_all(three: Nodes) -> None:
+    a, b, c = three.refreshers
+    three.gate.answers = [{"errcode": 40125, "errmsg": "invalid appsecret"}]
+    assert three.all_refused() == 1 and three.state() == "paused"
+    for each in (b, c):
+        each.check(three.db, "main")  # as who begins to lead does
+        each.follow(three.db)
+        assert "40125" in each.shown(three.db, "main")["error"] and not each.shown(three.db, "main")["ok"]
+    assert len(three.gate.asked) == 2
+    three.gate.answers = [good("T-2")]
+    three.start("d").check(three.db, "main")  # a dispatcher with the right secret
+    assert three.state() == "running"
+    a.follow(three.db)
+    assert a.shown(three.db, "main")["ok"] and a.shown(three.db, "main")["error"] is None
+
+
+def test_a_node_that_died_in_a_fetch_keeps_the_others_waiting_for_seconds(three: Nodes) -> None:
+    three.gate.answers = [good("T-2")]
+    name = f"token {tokens.fingerprint('main')}"
+    assert leases.take(three.db, name, "dead", 1_000)
+    began = time.monotonic()
+    three.refreshers[1].check(three.db, "main")
+    three.refreshers[1].refused(three.db, "main", three.fingerprint())
+    assert 0.5 < time.monotonic() - began < 5 and len(three.gate.asked) == 2
 
 
 def test_a_store_of_one_machine_pays_nothing(tmp_path: Path) -> None:

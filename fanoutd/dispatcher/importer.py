@@ -41,8 +41,8 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
         if row.origin == "query" and row.definition:
             spool.remove(campaign)
     found = campaigns.get(db, campaign)
-    if document is not None and found and found.node != node and (found.planned or found.state in FINAL):
-        spool.remove(campaign)  # another node had the list, too, and was first
+    if document is not None and found is not None and (found.planned or found.state in FINAL):
+        spool.remove(campaign)
     return found
 
 
