@@ -72,6 +72,7 @@ def resume(db: Database, campaign: Campaign) -> str:
             raise RpcError(WRONG_STATE, campaign.reason or "its message is not configured", "campaign")
         before = campaigns.before_pause(db, campaign)
         _move(db, campaign, before, cause=None, reason=None)
+        campaigns.let_go_on(db, campaign.id)
     with db.transaction():
         campaigns.finish(db, campaign.id)
     return before
@@ -90,6 +91,7 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
                 raise RpcError(WRONG_STATE, words, "campaign")
             if again and campaign.state == "done":
                 _move(db, campaign, "running", finished_at=None)
+            campaigns.let_go_on(db, campaign.id)
     except StillHeld as e:
         raise RpcError(NOT_NOW, str(e), "campaign") from None
     return "running" if again and campaign.state == "done" else campaign.state
