@@ -551,7 +551,7 @@ def test_a_record_is_written_before_or_after_a_take_over_and_never_within(server
             assert theirs is not None
             return [person.pos for person in shards.claim(other, theirs, 6) or ()]
 
-    taken = before(db, "SELECT errors FROM fanout_shard", store, take)
+    taken = before(db, ("SELECT errors FROM fanout_shard", "UPDATE fanout_delivery SET state"), store, take)
     _record(db, held, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(3)], False)
     taken.join()
     failed = [pos for (pos,) in db.rows("SELECT pos FROM fanout_delivery WHERE state = %s", State.FAILED)]

@@ -58,7 +58,7 @@ def _run(url: str, step: Step, start: Any, writing: int) -> NoReturn:
         os._exit(0)  # whatever the parent has to tidy up is the parent's
 
 
-def before(db: Database, statement: str, url: str, step: Step) -> Other:
+def before(db: Database, statement: str | tuple[str, ...], url: str, step: Step) -> Other:
     """Have another connection do ``step`` when ``db`` is about to run what begins with ``statement`` for the first
     time: it has ended, or waits for a lock of ours, when that is run."""
     other = Other(url, step)
@@ -72,7 +72,7 @@ def before(db: Database, statement: str, url: str, step: Step) -> Other:
 
         return watched
 
-    for name in ("execute", "rows"):
+    for name in {"execute", "rows", "later"} & set(dir(db)):
         setattr(db, name, watch(getattr(db, name)))
     return other
 
