@@ -109,6 +109,12 @@ class MysqlDatabase(Database):
             "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s", name
         ))  # fmt: skip
 
+    def tables(self) -> set[str]:
+        return {row[0] for row in self.rows(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
+            "AND SUBSTRING(table_name, 1, 7) = 'fanout_'"
+        )}  # fmt: skip
+
     @contextmanager
     def migrating(self) -> Iterator[None]:
         # A server's locks are one name space: two stores on it do not wait for each other.
