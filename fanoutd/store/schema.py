@@ -203,10 +203,9 @@ def version(db: Database) -> int:
     """
     if not db.has_table("fanout_meta"):
         return 0
-    said: dict[str, str] = dict(db.rows("SELECT name, value FROM fanout_meta WHERE name IN ('version', %s)", UNFINISHED))  # type: ignore[arg-type]
-    if UNFINISHED in said:
+    if meta.read(db, UNFINISHED) is not None:
         raise BadConfig(f"store {db.place}: `fanoutd migrate` into it was cut off; run that again, then start")
-    return int(said.get("version", 0))
+    return int(meta.read(db, "version") or 0)
 
 
 def _apply(db: Database, number: int, statements: tuple[str, ...]) -> None:
