@@ -10,8 +10,8 @@ from fanoutd.config import Audience, Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns, recurring
-from fanoutd.store.campaigns import Campaign
-from fanoutd.times import wall_ms
+from fanoutd.store.campaigns import FINAL, Campaign
+from fanoutd.times import of_local, wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     that carries a list stays until its plan is complete, and one whose message, account or audience
     has left the configuration until that is back: the campaign is paused for it.
     """
-    document = spool.read(campaign)
+    document = _read(spool, campaign)
     if document is not None and document.get("cron") is not None:
         _keep(db, spool, config, document)
     elif document is not None:
@@ -40,7 +40,16 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
         failpoint.reach("after_import")
         if row.origin == "query" and row.definition:
             spool.remove(campaign)
-    return campaigns.get(db, campaign)
+    found = campaigns.get(db, campaign)
+    if document is not None and found and found.node != node and (found.planned or found.state in FINAL):
+        spool.remove(campaign)  # another node had the list, too, and was first
+    return found
+
+
+def _read(spool: Spool, campaign: str) -> dict[str, Any] | None:
+    """The master that wrote it knows this machine's clock only."""
+    document = spool.read(campaign)
+    return document and {**document, "at": of_local(document["at"])}
 
 
 def _keep(db: Database, spool: Spool, config: Config, document: dict[str, Any]) -> None:

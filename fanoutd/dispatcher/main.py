@@ -38,7 +38,7 @@ from fanoutd.dispatcher.subscribers import Subscribers
 from fanoutd.dispatcher.templates import Templates
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.errors import FanoutdError
-from fanoutd.journal import expire
+from fanoutd.journal import discredit, expire
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
@@ -67,6 +67,10 @@ JOURNALS_KEPT = 172_800.0
 _HALTS = ("campaign.pause", "campaign.cancel")
 _ORDERS = (*_HALTS, "campaign.resume", "campaign.retry", "campaign.repair")
 
+#: Jobs that one node does for all; the others are done everywhere.
+_ONCE_FOR_ALL = ("token_check", "quota_check", "errands", "recurring")
+_NOT_THE_LEADER = "not the leader"
+
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
 _LAST_WORDS = 1.0
 
@@ -93,18 +97,19 @@ class Dispatcher:
         self._open: set[Future[None]] = set()
         self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
         self._planner = Planner(self._config, self._spool, self._work)
-        self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set)
+        self._cluster = Cluster(
+            self._node, identity.of(state_dir).secret, self._db, lambda: self._config.workers.count
+        )
+        self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set, self._cluster.hold)
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._templates = Templates(self._config.accounts, self._refresher.check)
         self._limits = Limits(self._config, self._announce)
         self._queries = Queries()
         self._receipts = Receipts()
-        self._subscribers = Subscribers(self._config, self._refresher)
-        self._outbox = Errands(self._config, self._db, self._promise)
-        self._cluster = Cluster(
-            self._node, identity.of(state_dir).secret, lambda: open_store(self._config.store_url),
-            lambda: self._config.workers.count,
-        )  # fmt: skip
+        self._subscribers = Subscribers(self._config, self._refresher, self._cluster.hold)
+        self._outbox = Errands(self._config, self._db, self._promise, lambda: self._cluster.leads)
+        self._cluster.each_beat(self._refresher.follow)
+        self._cluster.each_beat(self._outbox.each_beat)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
@@ -139,7 +144,6 @@ class Dispatcher:
             "recurring": self._submit_recurring,
         }
         self._refused: str | None = None  # why this node may not use its store
-        self._ending = False
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
@@ -166,10 +170,11 @@ class Dispatcher:
             messages = lines.messages(data)
             if not data or any(m["t"] == "quit" for m in messages):
                 return 0
-            if any(m["t"] == "stop" for m in messages):
-                self._ending = True
+            if stops := [m for m in messages if m["t"] == "stop"]:
                 self._promise(self._desk.submit(self._guarded, self._last_epoch))
                 wait(self._open, _LAST_WORDS)
+                if any(m.get("last") for m in stops):
+                    self._cluster.leave(_LAST_WORDS)
                 return 0
             self._beat()
             for message in messages:
@@ -242,7 +247,7 @@ class Dispatcher:
 
     def _start(self) -> None:
         """Nothing else is done, no question answered and nobody sent to, before it is known whether to trust."""
-        while not self._trusted.is_set() and not self._ending:
+        while not self._trusted.is_set():
             try:
                 migrate(self._db())
                 self._cluster.join(self._db())
@@ -250,32 +255,52 @@ class Dispatcher:
                 self._refresher.begin(self._db())
                 self._trusted.set()
                 self._cluster.begin()
-            except NameTaken as e:  # it may be resolved while we run
-                if self._refused is None:
-                    log.error("%s", e)
-                self._refused = str(e)
+            except NameTaken as e:
+                file = identity.file_of(self._config.daemon.state_dir)
+                self._refuse(f"{e}; if it is another machine, stop this daemon, remove {file} and start it again")
                 time.sleep(_STORE_RETRY)
             except (StoreAway, OSError) as e:
                 log.warning("%s", e)
                 time.sleep(_STORE_RETRY)
-        self._epoch.advance(self._db())
+        self._advance(self._db())
         for account in self._config.accounts:
             self._token_alarm(account)
         self._limits.start(self._db())
         self._sweep()
 
+    def _refuse(self, why: str) -> None:
+        """This node may not use its store; whoever asks for something is told, and workers get nothing."""
+        if self._refused != why:
+            log.error("%s", why)
+        self._refused = why
+
     def _distrust(self) -> None:
         """Stop what an earlier store, or a copied state directory, would send a second time. May be repeated."""
         db = self._db()
         state_dir = self._config.daemon.state_dir
-        if identity.of(state_dir).copied:
+        known = identity.of(state_dir)
+        if known.copied and self._cluster.others_live(db) and not self._epoch.journals_know_more(db, self._journals):
+            # Its original's leases and lists are the original's, and it would know if the store had been put back.
+            log.warning("the state directory is a copy of node %s's; this is node %s", known.was, self._node)
+            discredit(self._journals)
+            self._epoch.advance(db, anew=True)
+            identity.seen_to(state_dir)
+        elif known.copied:
             for campaign in self._spool.pending():
                 bring_in(db, self._spool, self._config, self._node, campaign)
             self._stop_all(db, "copy", COPIED)
-            self._epoch.advance(db)  # the node is a new one: its store has no past
+            self._epoch.advance(db, anew=True)  # the node is a new one: its store has no past
             identity.seen_to(state_dir)
         elif self._epoch.went_back(db) or self._epoch.journals_know_more(db, self._journals):
-            self._stop_all(db, "past", WENT_BACK)
+            self._went_back(db)
+
+    def _went_back(self, db: Database) -> None:
+        self._stop_all(db, "past", WENT_BACK)
+        self._epoch.advance(db, anew=True)
+
+    def _advance(self, db: Database) -> None:
+        if not self._epoch.advance(db):
+            self._went_back(db)
 
     def _stop_all(self, db: Database, cause: str, reason: str) -> None:
         stopped = commands.pause_unfinished(db, cause, reason)
@@ -305,16 +330,14 @@ class Dispatcher:
     def _check_epoch(self, db: Database) -> None:
         """Also a store that is replaced while we run: its connection comes back, and it is another."""
         if self._epoch.went_back(db):
-            self._stop_all(db, "past", WENT_BACK)
-            self._epoch.advance(db)
+            self._went_back(db)
         elif campaigns.in_states(db, "planning", "running"):
-            self._epoch.advance(db)
+            self._advance(db)
 
     def _last_epoch(self) -> None:
         """A store that is put back while we are away shows an earlier one."""
         if self._trusted.is_set():
-            self._epoch.advance(self._db())
-            self._cluster.leave(self._db())
+            self._advance(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
@@ -417,16 +440,21 @@ class Dispatcher:
     # ---- jobs and tokens
 
     def _job(self, message: dict[str, Any]) -> None:
-        error = None
+        error = said = None
         try:
-            self._trusted.wait()
-            again_if_busy(self._errands[message["name"]])
+            self._wait_for_trust()
+            if message["name"] in _ONCE_FOR_ALL and not self._cluster.leads:
+                said = _NOT_THE_LEADER
+            else:
+                again_if_busy(self._errands[message["name"]])
+        except RpcError as e:
+            error = e.message
         except StoreAway as e:
             error = str(e)
         except Exception as e:
             log.exception("job %s failed", message["name"])
             error = type(e).__name__
-        self._say({"t": "job", "n": message["n"], "error": error})
+        self._say({"t": "job", "n": message["n"], "error": error, "said": said})
 
     def _check_tokens(self) -> None:
         for account in self._config.accounts:
@@ -439,7 +467,7 @@ class Dispatcher:
             expire(self._journals, JOURNALS_KEPT)
 
     def _submit_recurring(self) -> None:
-        for campaign in recurring.submit_due(self._db(), self._spool, wall_ms()):
+        for campaign in recurring.submit_due(self._db(), self._spool, self._config, self._node, wall_ms()):
             self._desk.submit(self._guarded, self._import, campaign)
 
     def _token_alarm(self, account: str) -> None:
@@ -454,12 +482,18 @@ class Dispatcher:
             reason, token = message.get("reason"), message.get("token_refused", True)
             self._refresher.refused(self._db(), message["account"], message["token"], reason, token)
 
+    def _wait_for_trust(self) -> None:
+        """Raises RpcError when this node may not use its store."""
+        while not self._trusted.wait(_STORE_RETRY):
+            if self._refused is not None:
+                raise RpcError(-32005, self._refused)
+
     # ---- questions
 
     def _answer(self, message: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
         try:
-            self._trusted.wait()
+            self._wait_for_trust()
             with self._ordering if message["method"] in _ORDERS else nullcontext():
                 answer["result"] = again_if_busy(lambda: self._ask(message["method"], message["params"]))
                 if message["method"] in _HALTS:

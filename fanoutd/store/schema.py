@@ -134,12 +134,14 @@ _V3 = (
         last_campaign VARCHAR(64))""",
 )
 
-#: Of several machines on one store: who they are (`secret` tells two of one name apart), and what one of them does
+#: Of several machines on one store: who they are (`secret` tells two of one name apart,
+#: `boot` two that start from one disk's image), and what one of them does
 #: for all (`token` rises with each new holder). Times are the database's.
 _V4 = (
     """CREATE TABLE fanout_node (
         node VARCHAR(64) NOT NULL PRIMARY KEY,
         secret VARCHAR(64) NOT NULL,
+        boot VARCHAR(36) NOT NULL DEFAULT '',
         version VARCHAR(32) NOT NULL,
         workers INTEGER NOT NULL DEFAULT 0,
         joined_at BIGINT NOT NULL,
