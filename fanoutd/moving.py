@@ -78,7 +78,7 @@ def _settle(config: Config, db: Database) -> None:
     """Write down what the journals of dead workers know. Raises NotNow while that cannot be done."""
     schema.migrate(db)
     state_dir = config.daemon.state_dir
-    node = identity.of(state_dir)
+    node = identity.of(state_dir, db.shared)
     epoch = Epoch(state_dir, node.node, config.store_url)
     journals = state_dir / "journals"
     if node.copied or epoch.went_back(db) or epoch.journals_know_more(db, journals):
