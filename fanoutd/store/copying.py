@@ -23,8 +23,8 @@ from fanoutd.store.schema import UNFINISHED
 Progress = Callable[[str, int], None]
 """Told the table's name, and how many of its rows are in."""
 
-#: What ends with the daemons that used the store: the leader's lease.
-LEFT_BEHIND = frozenset({"fanout_lease"})
+#: What ends with the daemons that used the store: who leads, who has which share of a rate, how far each recorder came.
+LEFT_BEHIND = frozenset({"fanout_lease", "fanout_share", "fanout_round"})
 
 #: Rows at a time. A campaign's may have a mebibyte.
 _BATCH, _LARGE = 2000, {"fanout_campaign": 20, "fanout_recurring": 20}
