@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -130,33 +131,51 @@ def test_the_old_store_that_went_on_makes_the_copy_one_from_the_past(daemon: Cal
     assert "earlier state" in d.until(campaign, "paused")["reason"]
 
 
-def test_a_dump_that_is_put_back_stops_its_campaigns_and_repair_takes_the_rest_from_the_journals(
-    daemon: Callable[..., Daemon]
+def test_a_dump_that_is_put_back_stops_its_campaigns_and_repair_takes_the_rest_from_all_nodes_journals(
+    daemon: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     """As docs/mysql.md says it is backed up and restored."""
     server = mariadb.server()
     url = server.database()
     name = url.rpartition("/")[2]
     socket = f"--socket={server.folder / 'sock'}"
-    d = daemon(2000, latency="20ms", concurrency=8, store=url)
-    campaign = submit(d)
-    wait_for(lambda: sum(d.accepted().values()) >= 200, "200 messages")
-    dump = subprocess.run(
-        ["mariadb-dump", "--no-defaults", socket, "-uroot", "--single-transaction", name], check=True,
-        stdout=subprocess.PIPE,
-    ).stdout  # fmt: skip
-    d.kill_all()
-    before = sum(d.accepted().values())
-    assert before < 2000
-    subprocess.run(["mariadb", "--no-defaults", socket, "-uroot", name], input=dump, check=True)
-    d.serve()
-    assert "earlier state" in d.until(campaign, "paused")["reason"]
-    assert sum(d.accepted().values()) == before
-    assert d.cli("campaign", "repair", campaign, "--yes").returncode == 0
-    last = d.until(campaign)
-    audit = d.audit(campaign)
-    assert (audit.twice, audit.forgotten, audit.untrue) == ((), (), ())
-    assert last["counts"]["unknown"] <= 4 * 8
+    d = daemon(2500, rate=120, concurrency=8, store=url)
+    (tmp_path / "second").mkdir()
+    second = Daemon(tmp_path / "second", 0, rate=120, concurrency=8, store=url, sandbox=d.sandbox)
+    try:
+        campaign = submit(d)
+        wait_for(lambda: sent_by(second) >= 10, "the second node's first messages")
+        dump = subprocess.run(
+            ["mariadb-dump", "--no-defaults", socket, "-uroot", "--single-transaction", name], check=True,
+            stdout=subprocess.PIPE,
+        ).stdout  # fmt: skip
+        known, epoch = sent_by(second), (d.folder / "state" / "epoch").read_text()
+        wait_for(lambda: sent_by(second) >= known + 50, "more of them")
+        wait_for(lambda: (d.folder / "state" / "epoch").read_text() != epoch, "the next epoch")
+        d.kill_all()
+        second.kill_all()
+        before = sum(d.accepted().values())
+        assert before < 2500
+        d.config.write_text(d.config.read_text().replace("rate = 120", "rate = 100000"))
+        subprocess.run(["mariadb", "--no-defaults", socket, "-uroot", name], input=dump, check=True)
+        d.serve()
+        assert "earlier state" in d.until(campaign, "paused")["reason"]
+        assert sum(d.accepted().values()) == before
+        theirs, ours = (each.folder / "state" / "journals" for each in (second, d))
+        (ours / "kept").mkdir(exist_ok=True)
+        for path in (*theirs.glob("w*"), *theirs.glob("kept/w*")):
+            shutil.copy2(path, ours / "kept")
+        assert d.cli("campaign", "repair", campaign, "--yes").returncode == 0
+        last = d.until(campaign)
+        audit = d.audit(campaign)
+        assert (audit.twice, audit.forgotten, audit.untrue) == ((), (), ())
+        assert last["counts"]["unknown"] <= 4 * 8
+    finally:
+        second.close()
+
+
+def sent_by(d: Daemon) -> int:
+    return sum(each["sent"] for each in d.workers())
 
 
 def filled(folder: Path) -> Database:
