@@ -148,6 +148,10 @@ def test_a_daemon_whose_store_is_not_there_waits_says_so_and_begins_when_it_is(t
             lambda: (found := d.call("daemon.status"))["state"] == "running" and found, "a daemon that is well"
         )
         assert (status["store"]["ok"], status["store"]["error"]) == (True, None)
+        server.kill()
+        wait_for(lambda: waits_for(f"127.0.0.1:{server.port}"), "a word on the store")
+        server.start()
+        wait_for(lambda: d.call("daemon.status")["state"] == "running", "a daemon that is well")
     finally:
         d.close()
         server.close()
