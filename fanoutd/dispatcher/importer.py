@@ -21,7 +21,8 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
 
     May be repeated at any point: the row goes in once, and the file goes only after it. A file
     that carries a list stays until its plan is complete, and one whose message, account or audience
-    has left the configuration until that is back: the campaign is paused for it.
+    has left the configuration until that is back: the campaign is paused for it. The same key may have come in
+    on another node before: what the store has stands, and our file stays too, for if that node dies its list is lost.
     """
     document = _read(spool, campaign)
     if document is not None and document.get("cron") is not None:
@@ -41,8 +42,8 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
         if row.origin == "query" and row.definition:
             spool.remove(campaign)
     found = campaigns.get(db, campaign)
-    if document is not None and found and found.node != node and (found.planned or found.state in FINAL):
-        spool.remove(campaign)  # another node had the list, too, and was first
+    if document is not None and found is not None and (found.planned or found.state in FINAL):
+        spool.remove(campaign)
     return found
 
 

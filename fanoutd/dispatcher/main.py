@@ -35,8 +35,10 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
+from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.subscribers import Subscribers
 from fanoutd.dispatcher.templates import Templates
+from fanoutd.dispatcher.tenure import Tenure
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.errors import BadConfig, FanoutdError
 from fanoutd.journal import discredit, expire
@@ -44,7 +46,7 @@ from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, open_store, shards
+from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, open_store, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.nodes import NameTaken
 from fanoutd.store.schema import migrate
@@ -96,7 +98,7 @@ class Dispatcher:
         self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
         self._open: set[Future[None]] = set()
         self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
-        self._planner = Planner(self._config, self._spool, self._work)
+        self._planner = Planner(self._config, self._spool, self._node, self._work)
         self._cluster = Cluster(
             self._node, identity.of(state_dir).secret, self._db, lambda: self._config.workers.count
         )
@@ -110,6 +112,10 @@ class Dispatcher:
         self._outbox = Errands(self._config, self._db, self._promise, lambda: self._cluster.leads)
         self._cluster.each_beat(self._refresher.follow)
         self._cluster.each_beat(self._outbox.each_beat)
+        self._shared = SharedWork(
+            self._node, state_dir, self._spool, Means(self._say, self._wake, self._resumed, self._ordering)
+        )
+        self._cluster.each_beat(self._shared.beat)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
@@ -152,6 +158,7 @@ class Dispatcher:
         self._checks = ThreadPoolExecutor(4, "check")  # WeChat may be slow to answer: no plan waits behind it
         self._plans = ThreadPoolExecutor(2, "plan")
         self._asks = ThreadPoolExecutor(2, "ask")
+        self._obeying = ThreadPoolExecutor(8, "obey")  # each waits for other nodes, and does nothing else
         self._forecasts = ThreadPoolExecutor(1, "forecast")  # a million people are not counted at once
         self._jobs = ThreadPoolExecutor(3, "job")
         self._tokens = ThreadPoolExecutor(2, "token")  # each may wait for WeChat
@@ -252,7 +259,7 @@ class Dispatcher:
         """Nothing else is done, no question answered and nobody sent to, before it is known whether to trust."""
         while not self._trusted.is_set():
             try:
-                migrate(self._db())
+                self._bring_up(self._db())
                 self._cluster.join(self._db())
                 self._distrust()
                 self._refresher.begin(self._db())
@@ -262,8 +269,9 @@ class Dispatcher:
                 file = identity.file_of(self._config.daemon.state_dir)
                 self._refuse(f"{e}; if it is another machine, stop this daemon, remove {file} and start it again")
                 time.sleep(_STORE_RETRY)
-            except BadConfig as e:
+            except BadConfig as e:  # nothing else has its turn until the master has ended us
                 self._refuse(str(e))
+                self._say({"t": "refused", "error": str(e)})
                 time.sleep(_STORE_RETRY)
             except (StoreAway, OSError) as e:
                 if str(e) != self._store_trouble:  # once, not every second
@@ -275,6 +283,17 @@ class Dispatcher:
             self._token_alarm(account)
         self._limits.start(self._db())
         self._sweep()
+
+    def _bring_up(self, db: Database) -> None:
+        """Raises BadConfig when the tables are a newer program's, and were before this daemon was started."""
+        tenure = Tenure(self._config.daemon.state_dir, self._child.master_pid)
+        try:
+            migrate(db)
+            tenure.begin()
+        except BadConfig as e:
+            if not tenure.begun:
+                raise
+            log.warning("%s; this daemon goes on as long as it runs", e)
 
     def _refuse(self, why: str) -> None:
         """This node may not use its store; whoever asks for something is told, and workers get nothing."""
@@ -321,12 +340,20 @@ class Dispatcher:
         self._recover()
         for campaign in self._spool.pending():
             self._import(campaign)
+        if db.shared:
+            self._take_part_in_repairs(db)
+        others = []
         for each in campaigns.in_states(db, "planning", "scheduled", "running"):
-            if not each.planned and each.node == self._node:
-                self._schedule(each)
-            elif each.planned:
+            if each.planned:
                 with db.transaction():
                     campaigns.finish(db, each.id)
+            elif each.node == self._node:
+                self._schedule(each)
+            else:
+                others.append(each)
+        if others and db.shared:
+            for each in self._shared.inherit(db, others, self._cluster.leads):
+                self._schedule(each)
         self._jobs.submit(self._guarded, self._sweep_limits)
         self._announce(db)
         self._receipts.settle(db)
@@ -359,13 +386,28 @@ class Dispatcher:
             raise RpcError(-32003, words, "campaign")
         if not campaign.planned and campaign.state == "paused":
             self._plan_for_repair(db, campaign)
-        repair(db, self._journals, self._node, campaign)
+        repair(db, self._journals, self._node, campaign, self._may_have_sent(db))
         return known(db, campaign.id).state
+
+    def _may_have_sent(self, db: Database) -> set[str]:
+        """Nodes that may have journals of what an earlier store does not know."""
+        if not db.shared:
+            return set()
+        return nodes.heard_of(db, int(JOURNALS_KEPT * 1000)) - {identity.of(self._config.daemon.state_dir).was or ""}
+
+    def _take_part_in_repairs(self, db: Database) -> None:
+        """Of what was ordered on another node; it cannot read our journals."""
+        for each in campaigns.in_repair(db):
+            heard = campaigns.heard(db, each.id)
+            if heard and self._node not in heard.nodes and each.cause in DISTRUSTED:
+                self._repair(each)
 
     def _plan_for_repair(self, db: Database, campaign: Campaign) -> None:
         """Who is in it must be known before the journals can say who was sent to."""
         if campaign.send_at is not None and campaign.send_at > wall_ms():
             return  # nobody can have been sent to
+        with db.transaction():
+            campaigns.take_in_hand(db, campaign.id, self._node)
         try:
             self._planner.complete(db, self._planner.begin(db, campaign), ("paused",))
         except FanoutdError as e:
@@ -374,8 +416,11 @@ class Dispatcher:
     def _announce(self, db: Database) -> None:
         waiting = shards.ready(db)
         if waiting:
-            self._look_for_room(db)
-            self._work(waiting)
+            self._wake(db, waiting)
+
+    def _wake(self, db: Database, waiting: int) -> None:
+        self._look_for_room(db)
+        self._work(waiting)
 
     def _look_for_room(self, db: Database) -> None:
         """Workers claim nobody when a journal cannot grow: say so where people look."""
@@ -398,8 +443,14 @@ class Dispatcher:
 
     def _import(self, campaign: str) -> None:
         found = bring_in(self._db(), self._spool, self._config, self._node, campaign)
-        if found and not found.planned and found.state in ("planning", "scheduled", "running"):
-            self._schedule(found)
+        if found:
+            self._plan_own(found)
+
+    def _plan_own(self, campaign: Campaign) -> None:
+        """Another node's plan is not ours."""
+        unplanned = not campaign.planned and campaign.state in ("planning", "scheduled", "running")
+        if unplanned and campaign.node == self._node:
+            self._schedule(campaign)
 
     def _schedule(self, campaign: Campaign) -> None:
         if campaign.state == "scheduled" and (campaign.send_at or 0) > wall_ms():
@@ -443,8 +494,12 @@ class Dispatcher:
 
     def _due(self, campaign: str) -> None:
         found = campaigns.get(self._db(), campaign)
-        if found and found.state == "scheduled":
-            self._schedule(found)
+        if found:
+            self._plan_own(found)
+
+    def _resumed(self, campaign: str) -> None:
+        """It was let go on elsewhere."""
+        self._desk.submit(self._guarded, self._due, campaign)
 
     # ---- jobs and tokens
 
@@ -531,7 +586,16 @@ class Dispatcher:
 
     def _halted(self, number: int) -> None:
         answer = self._halting.pop(number, None)
-        if answer is not None:
+        if answer is not None and sqlite_path(self._config.store_url) is None:
+            self._promise(self._obeying.submit(self._guarded, self._answer_obeyed, answer))
+        elif answer is not None:
+            self._say(answer)
+
+    def _answer_obeyed(self, answer: dict[str, Any]) -> None:
+        """This node's workers have stopped, and the other nodes' are given the time to."""
+        try:
+            self._shared.until_obeyed(self._db(), answer["result"]["campaign"])
+        finally:
             self._say(answer)
 
     def _ask(self, method: str, params: dict[str, Any]) -> Any:
@@ -571,13 +635,14 @@ class Dispatcher:
             state = commands.retry(db, campaign, params["failed"], params["unknown"])
         else:
             state = self._desk.submit(self._repair, campaign).result()
+        self._shared.ordered(db, campaign.id)
         self._go_on(db, campaign.id)
         return state
 
     def _go_on(self, db: Database, campaign: str) -> None:
         found = campaigns.get(db, campaign)
-        if found and not found.planned and found.state in ("scheduled", "planning", "running"):
-            self._schedule(found)
+        if found:
+            self._plan_own(found)
         self._announce(db)
 
     def _just_accepted(self, db: Database, campaign: str) -> Campaign | None:

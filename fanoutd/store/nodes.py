@@ -74,6 +74,12 @@ def leave(db: Database, node: str, secret: str) -> None:
     db.execute("UPDATE fanout_node SET gone = 1 WHERE node = %s AND secret = %s", node, secret)
 
 
+def heard_of(db: Database, within_ms: int) -> set[str]:
+    """The names of those that were at work so lately, whether they are still there or not."""
+    rows = db.rows(f"SELECT node FROM fanout_node WHERE heartbeat > {db.NOW_MS} - %s", within_ms)
+    return {row[0] for row in rows}
+
+
 def living(db: Database, within_ms: int = LIVING_MS) -> list[Node]:
     """Those that were heard of so lately and did not leave, by name."""
     rows = db.rows(

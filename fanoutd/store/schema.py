@@ -136,7 +136,8 @@ _V3 = (
 
 #: Of several machines on one store: who they are (`secret` tells two of one name apart,
 #: `boot` two that start from one disk's image), and what one of them does
-#: for all (`token` rises with each new holder). Times are the database's.
+#: for all (`token` rises with each new holder). Times are the database's. `resumes` counts how often a campaign was
+#: let go on: who sees another number forgets what it had against it. `heard` is for `repair`: whose journals were read.
 _V4 = (
     """CREATE TABLE fanout_node (
         node VARCHAR(64) NOT NULL PRIMARY KEY,
@@ -152,6 +153,8 @@ _V4 = (
         owner VARCHAR(64) NOT NULL,
         token BIGINT NOT NULL,
         until BIGINT NOT NULL)""",
+    "ALTER TABLE fanout_campaign ADD COLUMN resumes INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE fanout_campaign ADD COLUMN heard TEXT",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4)

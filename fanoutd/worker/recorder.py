@@ -461,6 +461,8 @@ class Recorder:
             people = shards.claim(db, hold.lease, wanted)
             if people is None:
                 work.lost.append(hold)
+                if hold not in self._holds:  # the campaign was stopped since we took the shard, just now
+                    shards.release(db, hold.lease)
                 return 0
             last = len(people) < wanted
             takers = sift(db, hold.campaign, hold.lease, people)
