@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from fanoutd.config import Config, mysql_url
 from fanoutd.doctor.findings import Finding, fail, ok, warn
+from fanoutd.errors import BadConfig
 from fanoutd.store import Database, StoreAway, meta, nodes, open_store, schema
 
 #: The oldest servers whose SQL is enough, by what their version has in it.
@@ -88,7 +89,11 @@ def _tables(db: Database, config: Config) -> Iterator[Finding]:
     if not db.has_table("fanout_meta"):
         yield from _may_create(db, config)
         return
-    version = schema.version(db)
+    try:
+        version = schema.version(db)
+    except BadConfig as e:
+        yield fail("store", str(e).removeprefix("store "), "`fanoutd migrate` again")
+        return
     if version > schema.VERSION:
         yield fail("store", "a newer fanoutd has used it", "install that version")
     elif version < schema.VERSION:

@@ -209,7 +209,9 @@ def version(db: Database) -> int:
     if not db.has_table("fanout_meta"):
         return 0
     if meta.read(db, UNFINISHED) is not None:
-        raise BadConfig(f"store {db.place}: `fanoutd migrate` into it was cut off; run that again, then start")
+        raise BadConfig(
+            f"store {db.place}: `fanoutd migrate` into it was cut off; run that again, or drop its fanout_ tables"
+        )
     return int(meta.read(db, "version") or 0)
 
 
