@@ -62,7 +62,7 @@ def excluded(campaign: Campaign, config: Config, patience: float = PATIENCE) -> 
             yield from (openid for openid, _ in page)
         return
     columns, rows = _query(campaign, config, other["audience"], other["query"], patience)
-    at = _openid_at(columns)
+    at = openid_at(columns)
     yield from (text(row[at]) for row in rows)
 
 
@@ -136,12 +136,13 @@ def _rows(rows: Rows, name: str) -> Rows:
         raise AudienceAway(f"[audience.{name}] {e}") from None
 
 
-def _openid_at(columns: list[str]) -> int:
+def openid_at(columns: list[str]) -> int:
+    """Where the openid stands: in the column of that name, or in the first."""
     return columns.index("openid") if "openid" in columns else 0
 
 
 def _people(rows: Iterator[tuple[Any, ...]], columns: list[str], campaign: Campaign) -> Iterator[Planned]:
-    at = _openid_at(columns)
+    at = openid_at(columns)
     wanted = [(i, name) for i, name in enumerate(columns) if name in campaign.definition["variables"]]
     for row in rows:
         yield planned(row[at], {name: row[i] for i, name in wanted})
