@@ -318,6 +318,14 @@ def test_a_command_knows_the_facts_and_no_secret_of_ours(known: finish.Facts) ->
     }
 
 
+def test_what_was_not_given_is_null_in_a_statement_and_empty_in_a_command() -> None:
+    row = Campaign("c-1", "main", "task", None, None, None, "done", None, None, 0, None, 0, 1, True, "n", "query", {})
+    facts = finish.facts(row, Counts(0, 0, 0, 0, 0, 0, 0, {}), "UTC")
+    assert (facts["reference"], facts["content"], facts["phone"]) == (None, None, None)
+    assert finish.arguments(["{reference}-{phone}"], facts) == ["-"]
+    assert finish.environment(facts, {})["FANOUTD_REFERENCE"] == ""
+
+
 def test_a_command_that_takes_too_long_is_killed_with_its_children(known: finish.Facts, tmp_path: Path) -> None:
     script = f"sleep 600 & echo $! > {tmp_path}/child; wait"
     with pytest.raises(finish.CommandFailed, match=r"took longer than 0\.5 s"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 import threading
 import time
 import tracemalloc
@@ -28,7 +29,8 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
 from support.bench import wait_for
-from support.mariadb import MariaDb, server
+from support.daemon import Daemon
+from support.mariadb import QUOTED, MariaDb, server
 
 OPENID = "oPERSON0000000000000000000001"
 
@@ -486,3 +488,57 @@ def test_a_token_table_that_is_away_is_no_fatal_matter(site: Site, config: Confi
         site.say(f"INSERT IGNORE INTO tp_accesstoken VALUES ('T-1', '{end}')")
         with pytest.raises(Refused, match=words):
             fetch(account)
+
+
+# ---- the daemon
+
+
+SITE = """
+[message.supply.on_finish]
+database = "{url}"
+statement = "UPDATE task SET status = 2, sent = %(sent)s WHERE miaomu_id = %(reference)s"
+[audience.site]
+database = "{url}"
+query = "SELECT openid FROM people"
+on_opt_out = "DELETE FROM people WHERE openid = %(openid)s"
+"""
+
+
+class Beside(Daemon):
+    """``fanoutd serve`` with the site's database."""
+
+    def __init__(self, folder: Path, site: Site) -> None:
+        self._more = SITE.format(url=site.url)
+        super().__init__(folder, followers=1)
+
+    def serve(self, wait: bool = True) -> subprocess.Popen[bytes]:
+        self.config.write_text(self.config.read_text() + self._more)
+        return super().serve(wait)
+
+
+def test_a_server_that_comes_and_goes_keeps_campaigns_waiting_and_forgets_no_statement(tmp_path: Path) -> None:
+    """Killed with -9 before a campaign is planned, and again when it has ended."""
+    with closing(MariaDb()) as own:
+        site = Site(own)
+        fill(site, 500)
+        site.say("CREATE TABLE task (miaomu_id INT, status INT, sent INT)")
+        site.say("INSERT INTO task VALUES (77, 1, NULL), (78, 1, NULL)")
+        with closing(Beside(tmp_path, site)) as d:
+            own.kill()
+            campaign = d.call("campaign.submit", content="x", phone="1", audience="site", reference=77)["campaign"]
+            reason = wait_for(lambda: d.call("campaign.get", campaign=campaign)["reason"], "a reason")
+            assert reason.startswith(f"[audience.site] {site.place}: ") and "refused" in reason
+            d.call("subscriber.opt_out", openid=whom(7))
+            d.call("campaign.pause", campaign=campaign)
+            own.start()
+            d.call("campaign.resume", campaign=campaign)
+            done = d.until(campaign)
+            assert done["total"] - done["counts"]["skipped"] in (499, 500) and done["reason"] is None
+            own.kill()
+            own.start()
+            sent = done["counts"]["sent_custom"] + done["counts"]["sent_template"]
+            wait_for(lambda: site.say("SELECT * FROM task WHERE miaomu_id = 77") == [(77, 2, sent)], "on_finish")
+            wait_for(lambda: not site.say(f"SELECT 1 FROM people WHERE openid = '{whom(7)}'"), "on_opt_out", 40)
+            assert set(d.accepted().values()) == {1}
+            assert site.say("SELECT status FROM task WHERE miaomu_id = 78") == [(1,)]
+            assert QUOTED not in (tmp_path / "fanoutd.log").read_text()
