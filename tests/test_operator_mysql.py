@@ -9,12 +9,13 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
+import pymysql
 import pytest
 
 from fanoutd.config import Account, Config, TokenQuery, load, mysql_url
@@ -164,6 +165,45 @@ def test_whatever_a_query_says_it_changes_nothing(site: Site, tmp_path: Path) ->
     assert site.say("SELECT a FROM InnoDB UNION ALL SELECT a FROM MyISAM") == [(1,), (1,)]
     assert not out.exists()
     site.idle()
+
+
+class Old:
+    """A server that does not know some words yet, as it answers to a connection's cursor."""
+
+    def __init__(self, version: str, *unknown: str, code: int) -> None:
+        self.said: list[str] = []
+        self._version, self._unknown, self._code = version, unknown, code
+
+    def cursor(self) -> Any:
+        return nullcontext(self)
+
+    def get_server_info(self) -> str:
+        return self._version
+
+    def execute(self, sql: str) -> None:
+        if any(each in sql for each in self._unknown):
+            raise pymysql.err.ProgrammingError(self._code, "what is this?")
+        self.said.append(sql)
+
+
+def test_a_server_without_read_only_transactions_gets_one_that_is_never_committed() -> None:
+    old: Any = Old("5.1.73", "READ ONLY", code=1064)
+    operator_mysql._only_read(old, 600)
+    assert old.said == ["SET SESSION net_write_timeout = 600", "START TRANSACTION"]
+    with pytest.raises(pymysql.err.ProgrammingError):  # any other refusal is one
+        operator_mysql._only_read(cast(Any, Old("8.0.30", "READ ONLY", code=1227)), 600)
+
+
+def test_a_server_is_given_the_limits_that_it_knows() -> None:
+    new: Any = Old("10.11.6-MariaDB", code=1193)
+    operator_mysql._bounded(new, 5)
+    assert new.said == [
+        "SET SESSION innodb_lock_wait_timeout = 4, SESSION lock_wait_timeout = 4, SESSION wait_timeout = 6, "
+        "SESSION max_statement_time = 5"
+    ]
+    old: Any = Old("5.1.73", "innodb_lock", "max_statement", code=1193)
+    operator_mysql._bounded(old, 5)
+    assert old.said == ["SET SESSION lock_wait_timeout = 4", "SET SESSION wait_timeout = 6"]
 
 
 # ---- rows as they come

@@ -130,13 +130,17 @@ def _bounded(link: Any, seconds: int) -> None:
     settings = {"innodb_lock_wait_timeout": locks, "lock_wait_timeout": locks, "wait_timeout": seconds + 1}
     if "MariaDB" in link.get_server_info():
         settings["max_statement_time"] = seconds  # MySQL has no such limit but for SELECT
+    words = [f"SESSION {name} = {value}" for name, value in settings.items()]
     with link.cursor() as cursor:
-        for name, value in settings.items():
+        for each in (", ".join(words), *words):  # the server is far away: at once if it knows them all
             try:
-                cursor.execute(f"SET SESSION {name} = {value}")
+                cursor.execute(f"SET {each}")
             except MysqlError as e:
                 if mysql.number(e) != ER.UNKNOWN_SYSTEM_VARIABLE:
                     raise
+            else:
+                if each not in words:
+                    return
 
 
 def _bound(server: Server, link: Any, sql: str, values: Values) -> tuple[str, dict[str, Any]]:
