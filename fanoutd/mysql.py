@@ -20,8 +20,6 @@ from fanoutd.config.mysql_url import Server
 
 #: Seconds for the connection to be there, its handshake included.
 CONNECT_TIMEOUT = 5.0
-#: Seconds for each answer of the handshake: a port may be open before anybody listens behind it.
-_HANDSHAKE = 10.0
 
 #: Seconds until a peer that acknowledges nothing is given up (tcp(7), TCP_USER_TIMEOUT and the keepalive's).
 _SILENCE = 10
@@ -63,12 +61,12 @@ def connect(
     link: Connection[Any] = pymysql.connect(
         host=server.host, user=server.user, password=server.password, database=server.database, port=server.port,
         unix_socket=server.socket, charset=server.charset, autocommit=True, defer_connect=True,
-        connect_timeout=CONNECT_TIMEOUT, read_timeout=min(read_timeout, _HANDSHAKE), write_timeout=read_timeout,
+        connect_timeout=CONNECT_TIMEOUT, read_timeout=CONNECT_TIMEOUT, write_timeout=read_timeout,
         client_flag=CLIENT.FOUND_ROWS, cursorclass=cursorclass, ssl=_tls(server),
         conv=_ENCODERS if raw else _CONVERSIONS if whole_numbers else None, use_unicode=not raw,
     )  # fmt: skip
     link.connect(None if server.socket else _dial(server))
-    link._read_timeout = read_timeout  # type: ignore[attr-defined]  # it holds for the handshake too, if given before
+    link._read_timeout = read_timeout  # type: ignore[attr-defined]  # the handshake's was another
     return link
 
 

@@ -288,7 +288,7 @@ def packet(payload: bytes) -> bytes:
     ids=["too many", "not allowed", "http", "silence"],
 )
 def test_who_does_not_answer_as_mysql_does_is_named_and_nobody_else(greeting: bytes, words: str) -> None:
-    with answering(greeting) as port, mock.patch("fanoutd.mysql._HANDSHAKE", 0.3):
+    with answering(greeting) as port, mock.patch("fanoutd.mysql.CONNECT_TIMEOUT", 0.3):
         url = f"mysql://site:hush@127.0.0.1:{port}/tp"
         with pytest.raises(OperatorDatabaseAway) as away:
             select(url, "SELECT 1", {})

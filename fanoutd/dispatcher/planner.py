@@ -20,8 +20,6 @@ from fanoutd.times import wall_ms
 log = logging.getLogger(__name__)
 
 SMALLEST, LARGEST = 50, 2000
-#: Why a campaign waits whose audience is away.
-_AUDIENCE = "audience"
 
 
 def shard_size(planned: int) -> int:
@@ -79,44 +77,32 @@ class Planner:
         new = unseen(stream(campaign, self._config, self._spool), already)
         planned = 0
         while people := take(new, shard_size(planned)):
-            self._release(db, campaign, index, people, states, planned == 0)
             planned += len(people)
+            self._release(db, campaign, index, people, states)
             failpoint.reach("mid_plan")
             index += 1
         failpoint.reach("after_plan")
         with db.transaction():
             _still(db, campaign.id, states)
             db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", campaign.id)
-            _found(db, campaign.id)
+            campaigns.move(db, campaign.id, "planning", "running", reason=None)
+            campaigns.explain_plan(db, campaign.id, None)
         with db.transaction():
             campaigns.finish(db, campaign.id)
         self._spool.remove(campaign.id)
 
     def _release(
-        self, db: Database, campaign: Campaign, index: int, people: list[Planned], states: tuple[str, ...], first: bool
+        self, db: Database, campaign: Campaign, index: int, people: list[Planned], states: tuple[str, ...]
     ) -> None:
         with db.transaction():
             _still(db, campaign.id, states)
             shards.add(db, campaign.id, index, heeded(db, campaign, people))
-            if first:
-                _found(db, campaign.id)
+            campaigns.move(db, campaign.id, "planning", "running", reason=None)
         self._released(1)
 
     def _wait(self, db: Database, campaign: Campaign, reason: str) -> None:
         with db.transaction():
-            db.execute(
-                "UPDATE fanout_campaign SET cause = %s, reason = %s "
-                "WHERE id = %s AND planned = 0 AND state IN ('planning', 'running')",
-                _AUDIENCE, reason, campaign.id,
-            )  # fmt: skip
-
-
-def _found(db: Database, campaign: str) -> None:
-    """Its audience is there (again); what else it waits for stays."""
-    db.execute(
-        "UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s AND cause = %s", campaign, _AUDIENCE
-    )
-    campaigns.move(db, campaign, "planning", "running", reason=None)
+            campaigns.explain_plan(db, campaign.id, reason)
 
 
 def _still(db: Database, campaign: str, states: tuple[str, ...]) -> None:
