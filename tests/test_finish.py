@@ -488,5 +488,6 @@ def test_a_cancelled_one_is_told_of_too(serving: Callable[..., Daemon]) -> None:
     d = serving(followers=5)
     campaign = d.call("campaign.submit", message="task", content="x", send_at="2099-01-01T00:00:00Z")["campaign"]
     wait_for(lambda: d.call("campaign.cancel", campaign=campaign)["state"] == "cancelled", "cancelled")
-    wait_for(lambda: (d.folder / "commands").exists(), "the command")
-    assert (d.folder / "commands").read_text() == "cancelled\n"
+    said = d.folder / "commands"
+    wait_for(lambda: said.exists() and said.read_text().endswith("\n"), "the command")
+    assert said.read_text() == "cancelled\n"

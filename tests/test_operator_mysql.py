@@ -209,8 +209,8 @@ def test_a_server_is_given_the_limits_that_it_knows() -> None:
 # ---- rows as they come
 
 
-def test_a_million_rows_take_no_memory_and_those_not_wanted_are_not_read(site: Site) -> None:
-    rows = select(site.url, "SELECT CONCAT('o', LPAD(seq, 27, '0')), REPEAT('x', 100) FROM seq_1_to_1000000", {}).rows
+def test_rows_take_no_memory_and_those_not_wanted_are_not_read(site: Site) -> None:
+    rows = select(site.url, "SELECT CONCAT('o', LPAD(seq, 27, '0')), REPEAT('x', 100) FROM seq_1_to_50000000", {}).rows
     tracemalloc.start()
     try:
         assert sum(1 for _, _ in zip(range(20_000), rows, strict=False)) == 20_000
@@ -220,10 +220,10 @@ def test_a_million_rows_take_no_memory_and_those_not_wanted_are_not_read(site: S
     (thread,) = site.threads()
     began = time.monotonic()
     rows.close()  # type: ignore[attr-defined]  # a generator, as dropping it does
-    assert time.monotonic() - began < 0.5  # the other 980,000 take longer
+    assert time.monotonic() - began < 5  # to read the rest takes a minute
     wait_for(lambda: thread not in site.threads(), "the server to see that nobody listens")
     del rows
-    unread = select(site.url, "SELECT seq FROM seq_1_to_1000000", {})
+    unread = select(site.url, "SELECT seq FROM seq_1_to_50000000", {})
     del unread
     site.idle()
 
