@@ -5,6 +5,7 @@ Imported only where such a server is configured: PyMySQL stays out of every othe
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT, CR, ER, FIELD_TYPE
-from pymysql.converters import conversions
+from pymysql.converters import conversions, encoders
 from pymysql.cursors import Cursor
 
 from fanoutd.config.mysql_url import Server
@@ -42,24 +43,30 @@ _CONVERSIONS: Any = {
     FIELD_TYPE.NEWDECIMAL: lambda text: int(text) if text.lstrip("-").isdigit() else float(text),
 }
 
+#: No value that comes is made into anything.
+_ENCODERS: Any = encoders
+
 MysqlError = pymysql.err.MySQLError
 
 
 def connect(
-    server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False
+    server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False,
+    raw: bool = False,
 ) -> Connection[Any]:
     """Autocommitting, and counting matched rows as changed. Raises MysqlError, OSError.
 
-    ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int.
+    ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int. ``raw``: every value
+    comes as the bytes that the server writes.
     """
     link: Connection[Any] = pymysql.connect(
         host=server.host, user=server.user, password=server.password, database=server.database, port=server.port,
         unix_socket=server.socket, charset=server.charset, autocommit=True, defer_connect=True,
-        connect_timeout=CONNECT_TIMEOUT, read_timeout=read_timeout, write_timeout=read_timeout,
+        connect_timeout=CONNECT_TIMEOUT, read_timeout=CONNECT_TIMEOUT, write_timeout=read_timeout,
         client_flag=CLIENT.FOUND_ROWS, cursorclass=cursorclass, ssl=_tls(server),
-        conv=_CONVERSIONS if whole_numbers else None,
+        conv=_ENCODERS if raw else _CONVERSIONS if whole_numbers else None, use_unicode=not raw,
     )  # fmt: skip
     link.connect(None if server.socket else _dial(server))
+    link._read_timeout = read_timeout  # type: ignore[attr-defined]  # the handshake's was another
     return link
 
 
@@ -119,7 +126,7 @@ def lost(error: BaseException) -> bool:
 
 def words(server: Server, error: BaseException) -> str:
     """For people, in one line: the place, and what its server or the network says."""
-    said = " ".join(str(each) for each in error.args[1:] or error.args).replace("\n", " ")
+    said = _nobody(server, " ".join(str(each) for each in error.args[1:] or error.args).replace("\n", " "))
     code = number(error)
     hint = {
         ER.ACCESS_DENIED_ERROR: "; look at user and password in its URL",
@@ -128,3 +135,9 @@ def words(server: Server, error: BaseException) -> str:
         ER.CON_COUNT_ERROR: "; raise max_connections, or use fewer workers",
     }.get(code, "; it is read-only: a replica?" if code in READ_ONLY else "")
     return f"{server.place}: {said or type(error).__name__}{f' ({code})' if code else ''}{hint}"
+
+
+def _nobody(server: Server, said: str) -> str:
+    """Servers repeat the user's name, as 'name'@'host' or alone."""
+    said = re.sub(r"'[^']*'@'[^']*'", "'…'", said)
+    return re.sub(rf"([Uu]ser) '?{re.escape(server.user)}\b'?", r"\1 '…'", said) if server.user else said

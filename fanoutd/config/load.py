@@ -167,6 +167,7 @@ def _token(value: str | dict[str, Any], place: Place) -> str | TokenQuery:
         return value
     values = read(value, fields.TOKEN_QUERY, place)
     params = kinds.read_query(values["query"], "query", _TOKEN_PARAMS, (), place)
+    kinds.check_select(values["query"], values["database"], place)
     return TokenQuery(params=params, **values)
 
 

@@ -157,6 +157,7 @@ class Dispatcher:
         self._desk = ThreadPoolExecutor(1, "desk")
         self._checks = ThreadPoolExecutor(4, "check")  # WeChat may be slow to answer: no plan waits behind it
         self._plans = ThreadPoolExecutor(2, "plan")
+        self._lists = ThreadPoolExecutor(1, "list")  # they wait for no database of the operator's
         self._asks = ThreadPoolExecutor(2, "ask")
         self._obeying = ThreadPoolExecutor(8, "obey")  # each waits for other nodes, and does nothing else
         self._forecasts = ThreadPoolExecutor(1, "forecast")  # a million people are not counted at once
@@ -468,7 +469,8 @@ class Dispatcher:
             if objected:
                 self._planning.discard(campaign.id)
         if not objected:
-            self._plans.submit(self._guarded, self._plan, campaign)
+            plans = self._plans if campaign.origin == "query" else self._lists
+            plans.submit(self._guarded, self._plan, campaign)
 
     def _plan(self, campaign: Campaign) -> None:
         self._jobs.submit(self._guarded, self._ask_quota, campaign.account)
