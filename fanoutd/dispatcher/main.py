@@ -28,6 +28,7 @@ from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.limits import Limits
+from fanoutd.dispatcher.parts import Parts
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.receipts import Receipts
@@ -96,7 +97,6 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set)
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._templates = Templates(self._config.accounts, self._refresher.check)
-        self._limits = Limits(self._config, self._announce)
         self._queries = Queries()
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher)
@@ -105,6 +105,9 @@ class Dispatcher:
             self._node, identity.of(state_dir).secret, lambda: open_store(self._config.store_url),
             lambda: self._config.workers.count,
         )  # fmt: skip
+        self._parts = Parts(self._config, self._node)
+        self._cluster.each_beat(self._parts.beat)
+        self._limits = Limits(self._config, self._announce, lambda: self._cluster.leads, self._parts.rate)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
@@ -315,6 +318,7 @@ class Dispatcher:
         if self._trusted.is_set():
             self._epoch.advance(self._db())
             self._cluster.leave(self._db())
+            self._parts.leave(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
@@ -555,6 +559,7 @@ class Dispatcher:
             "name": name,
             "token": {key: token[key] for key in ("ok", "expires_in", "source", "error")},
             "rate": self._limits.rate(name),
+            "part": self._limits.part(name),
             "quota": self._limits.quota(db, name),
         }
 
