@@ -2,8 +2,8 @@
 
 ``fanout_rate`` has a row for each account: its lock, and what 45011 has left of the rate. ``fanout_share`` has one for
 each node and account: the node itself writes ``beat`` there in a lone statement, everything else is written, and rows
-of the dead are dropped, by who has the account's lock. Parts and rates are thousandths of a call a second, ``rest_until``
-is milliseconds by the database's clock, ``halved`` thousandths.
+of the dead are dropped, by who has the account's lock. Parts and rates are thousandths of a call a second,
+``rest_until`` is milliseconds by the database's clock, ``halved`` thousandths.
 """
 
 from __future__ import annotations
