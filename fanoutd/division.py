@@ -22,7 +22,7 @@ CALL = 1000
 
 #: Seconds for which a part is good after its node's last beat, and after that of one that ended in order: long enough
 #: for its successor to begin.
-TERM, LAST_TERM = 10.0, 3.0
+TERM, LAST_TERM = 10.0, 5.0
 
 #: How much longer the others wait, in seconds: a call that was permitted at the last moment leaves a little later.
 MARGIN = 1.5

@@ -1,4 +1,4 @@
-"""Several nodes on one store, one account: together they call no faster than it may, whatever becomes of any of them."""
+"""Several nodes on one store, one account: together they call no faster than it may, whatever becomes of any."""
 
 from __future__ import annotations
 

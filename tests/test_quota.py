@@ -460,6 +460,18 @@ def test_two_workers_counts_wait_for_nobody_and_near_the_limit_the_second_one_se
             assert second.known(two, "main", at)[CUSTOM].left == 0
 
 
+def test_workers_that_claim_at_once_never_pass_the_limit(shared: Bench) -> None:
+    with shared.db.transaction():
+        quotas.cap(shared.db, "main", CUSTOM, wall_ms(), 300)
+    shared.campaign(1000, shard=50)
+    workers = [shared.work(slot) for slot in (1, 2, 3)]
+    wait_for(lambda: quotas.known(shared.db, "main", wall_ms())[CUSTOM].spent, "the last call of the day", 30)
+    wait_for(lambda: all(idle(each) for each in workers), "idleness")
+    assert calls(shared) == quotas.used(shared.db, "main", CUSTOM, quotas.day(wall_ms())) == 300
+    owners = shared.db.rows("SELECT COUNT(*) FROM fanout_quota_part WHERE used > 0")[0][0]
+    assert owners > 1
+
+
 def test_a_single_try_is_one_over_all_nodes_and_a_day_begins_for_both_at_once(shared: Bench) -> None:
     midnight = (quotas.day(wall_ms()) + 1) * 86_400_000 - 8 * 3_600_000
     with shared.db.transaction():
