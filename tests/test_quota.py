@@ -18,6 +18,7 @@ from fanoutd.dispatcher.limits import NOT_YET_MS, Counted, Limits, ask, counted
 from fanoutd.outcome import State
 from fanoutd.store import StoreBusy, campaigns, open_store, quotas, shards, subscribers
 from fanoutd.store.quotas import REFUSED_MS
+from fanoutd.store.schema import MIGRATIONS, migrate
 from fanoutd.store.shards import Planned
 from fanoutd.times import iso, wall_ms
 from fanoutd.worker.rests import Intent
@@ -421,6 +422,24 @@ def test_a_daemon_stops_at_the_operators_limit_says_so_and_goes_on_when_it_is_ra
         assert d.audit(campaign).good
     finally:
         d.close()
+
+
+def test_what_was_counted_before_there_were_rows_of_workers_counts_on(tmp_path: Path) -> None:
+    db = open_store(f"sqlite:///{tmp_path / 'old.db'}")
+    migrate(db, MIGRATIONS[:3])
+    today, at = quotas.day(wall_ms()), wall_ms()
+    db.execute(
+        "INSERT INTO fanout_quota (account, channel, day, used, intended, daily_limit) "
+        "VALUES ('main', 1, %s, 100, 5, 200)",
+        today,
+    )
+    migrate(db)
+    with db.transaction():
+        quotas.count(db, "main", CUSTOM, today, 20, "a/1")
+    assert quotas.left(db, "main", CUSTOM, at) == 75 and quotas.known(db, "main", at)[CUSTOM].made == 120
+    with db.transaction():  # nobody of the version before is at work any more
+        quotas.tidy(db, at, nobody_claimed=True)
+    assert quotas.left(db, "main", CUSTOM, at) == 80
 
 
 # ---- on a store that several nodes share
