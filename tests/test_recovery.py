@@ -17,17 +17,18 @@ from fanoutd.store import Database, campaigns, open_store, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Lease, Planned
+from support.mariadb import server
 
 NAMES = ("oA", "oB", "oC")
 
 
-@pytest.fixture
-def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+@pytest.fixture(params=["sqlite", "mysql"])
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Database]:
     """A store with one campaign of three people, in shard 1; every lease has ended long ago."""
     monkeypatch.setattr("fanoutd.dispatcher.recovery.TAKEN_OVER_AFTER_MS", -(10**9))
     for node in ("n1", "n2"):
         (tmp_path / node).mkdir()
-    db = open_store(f"sqlite:///{tmp_path}/store.db")
+    db = open_store(f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else server().database())
     migrate(db)
     row = Campaign(
         id="c-1", account="main", message="m", audience=None, reference=None, key=None, state="running", cause=None,
@@ -121,6 +122,7 @@ def test_a_journal_of_a_campaign_that_the_store_has_lost_says_nothing_of_whoever
     assert states(db) == [State.UNKNOWN] * 3
 
 
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)  # which can be put back to where it was
 def test_recovery_that_was_killed_at_any_step_and_run_again_comes_to_the_same(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def resume(db: Database, campaign: Campaign) -> str:
     with db.transaction():
         before = campaigns.before_pause(db, campaign)
         _move(db, campaign, before, cause=None, reason=None)
+        campaigns.let_go_on(db, campaign.id)
     with db.transaction():
         campaigns.finish(db, campaign.id)
     return before
@@ -86,6 +87,7 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
             again = reopen(db, campaign.id, failed, unknown)
             if again and campaign.state == "done":
                 _move(db, campaign, "running", finished_at=None)
+            campaigns.let_go_on(db, campaign.id)
     except StillHeld as e:
         raise RpcError(NOT_NOW, str(e), "campaign") from None
     return "running" if again and campaign.state == "done" else campaign.state

@@ -50,13 +50,20 @@ class Epoch:
         row = read(db, self._name)
         return known is not None and (row is None or int(row) < known)
 
-    def advance(self, db: Database) -> None:
-        """From here on the store as it is now is the earliest that is believed. Raises StoreAway, OSError."""
-        row = read(db, self._name)
-        new = max(int(row or 0), self._known() or 0) + 1
+    def advance(self, db: Database, anew: bool = False) -> bool:
+        """From here on the store as it is now is the earliest that is believed. Raises StoreAway, OSError.
+
+        False, and nothing is changed, if it went back a moment ago; ``anew``: that is known, and seen to.
+        """
+        known = self._known()
         with db.transaction():
+            row = read(db, self._name)
+            if not anew and known is not None and (row is None or int(row) < known):
+                return False
+            new = max(int(row or 0), known or 0) + 1
             write(db, self._name, str(new))
         self._keep(new)
+        return True
 
     def _known(self) -> int | None:
         try:

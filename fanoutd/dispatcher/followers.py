@@ -18,6 +18,7 @@ from typing import Any
 import requests
 
 from fanoutd.config import Account
+from fanoutd.dispatcher.cluster import Hold, nobody_else
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.ids import OPENID
@@ -69,16 +70,23 @@ class Place:
 
 
 class Followers:
-    """``hooks``: the statements that some audience has."""
+    """``hooks``: the statements that some audience has. ``hold``: as ``Cluster.hold``."""
 
-    def __init__(self, refresher: Refresher, hooks: Collection[str]) -> None:
-        self._refresher, self._hooks = refresher, hooks
+    def __init__(self, refresher: Refresher, hooks: Collection[str], hold: Hold = nobody_else) -> None:
+        self._refresher, self._hooks, self._hold = refresher, hooks, hold
 
     def sync(self, db: Database, account: Account, tag: int | None) -> int:
         """Take in all followers, or those with this tag; how many are on the list. Raises RpcError.
 
         After all of them who is not on the list any more is neither listed nor follows.
         """
+        with self._hold(db, _name("sync", account.name, None), 0.0) as mine:
+            if not mine:
+                words = f"account {account.name}: another node reads its followers; try again when it has ended"
+                raise RpcError(-32005, words, "account")
+            return self._sync(db, account, tag)
+
+    def _sync(self, db: Database, account: Account, tag: int | None) -> int:
         place = _resumed(db, account.name, tag)
         while True:
             page = self._page(db, account, tag, place.following)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from fanoutd.store.database import Database
+from collections.abc import Sequence
+
+from fanoutd.store.database import Database, holes
 
 
 def read(db: Database, name: str) -> str | None:
     row = db.one("SELECT value FROM fanout_meta WHERE name = %s", name)
     return str(row[0]) if row else None
+
+
+def read_many(db: Database, names: Sequence[str]) -> dict[str, str]:
+    """Those of them that there are."""
+    if not names:
+        return {}
+    rows = db.rows(f"SELECT name, value FROM fanout_meta WHERE name IN ({holes(len(names))})", *names)
+    return {str(name): str(value) for name, value in rows}
 
 
 def write(db: Database, name: str, value: str) -> None:

@@ -132,12 +132,15 @@ _V3 = (
         last_campaign VARCHAR(64))""",
 )
 
-#: Of several machines on one store: who they are (`secret` tells two of one name apart), and what one of them does
-#: for all (`token` rises with each new holder). Times are the database's.
+#: Of several machines on one store: who they are (`secret` tells two of one name apart,
+#: `boot` two that start from one disk's image), and what one of them does
+#: for all (`token` rises with each new holder). Times are the database's. `resumes` counts how often a campaign was
+#: let go on: who sees another number forgets what it had against it. `heard` is for `repair`: whose journals were read.
 _V4 = (
     """CREATE TABLE fanout_node (
         node VARCHAR(64) NOT NULL PRIMARY KEY,
         secret VARCHAR(64) NOT NULL,
+        boot VARCHAR(36) NOT NULL DEFAULT '',
         version VARCHAR(32) NOT NULL,
         workers INTEGER NOT NULL DEFAULT 0,
         joined_at BIGINT NOT NULL,
@@ -148,6 +151,8 @@ _V4 = (
         owner VARCHAR(64) NOT NULL,
         token BIGINT NOT NULL,
         until BIGINT NOT NULL)""",
+    "ALTER TABLE fanout_campaign ADD COLUMN resumes INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE fanout_campaign ADD COLUMN heard TEXT",
     # See store/shares: of an account's rate what 45011 has left, and which node holds how much.
     """CREATE TABLE fanout_rate (
         account VARCHAR(64) NOT NULL PRIMARY KEY,

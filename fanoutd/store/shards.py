@@ -247,10 +247,13 @@ def went_back(db: Database, shard: int, token: int) -> bool:
 
 
 def renew(db: Database, held: Lease) -> bool:
-    """Hold the shard for another term; False when it is lost or the campaign does not run."""
+    """Hold the shard for another term; False when it is lost or the campaign does not run.
+
+    Who pauses the campaign waits for our transaction: whatever is claimed after it finds that it does not run.
+    """
     return db.execute(
         f"UPDATE fanout_shard SET lease_until = {db.NOW_MS} + %s WHERE id = %s AND token = %s AND owner = %s "
-        "AND EXISTS (SELECT 1 FROM fanout_campaign c WHERE c.id = campaign AND c.state = 'running')",
+        f"AND EXISTS (SELECT 1 FROM fanout_campaign c WHERE c.id = campaign AND c.state = 'running'{db.LOCK_SHARED})",
         LEASE_MS, held.shard, held.token, held.owner,
     ) > 0  # fmt: skip
 
@@ -318,6 +321,22 @@ def expired(db: Database, since_ms: int) -> list[Lease]:
 
 def owners(db: Database) -> list[str]:
     rows = db.rows("SELECT DISTINCT owner FROM fanout_shard WHERE owner IS NOT NULL")
+    return [row[0] for row in rows]
+
+
+def nodes_with(db: Database, campaign: str) -> set[str]:
+    """The nodes whose workers hold a shard of the campaign."""
+    rows = db.rows("SELECT DISTINCT owner FROM fanout_shard WHERE campaign = %s AND owner IS NOT NULL", campaign)
+    return {row[0].partition("/")[0] for row in rows}
+
+
+def stopped(db: Database, node: str) -> list[str]:
+    """Campaigns of which the node's workers hold shards, though nothing of them should be sent."""
+    rows = db.rows(
+        "SELECT DISTINCT s.campaign FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
+        "WHERE s.owner >= %s AND s.owner < %s AND c.state IN ('paused', 'cancelled', 'failed')",
+        f"{node}/", f"{node}0",  # all owners of the node: "0" comes next after "/"
+    )  # fmt: skip
     return [row[0] for row in rows]
 
 

@@ -23,6 +23,7 @@ from fanoutd.journal import Journal
 from fanoutd.outcome import Progress
 from fanoutd.store import Database, StoreAway, campaigns, open_store, quotas, shards, subscribers, tokens
 from fanoutd.store.campaigns import Campaign
+from fanoutd.store.clock import keep_up
 from fanoutd.store.shards import LEASE_MS, Lease, Person
 from fanoutd.times import wall_ms
 from fanoutd.worker.rests import PARKED, Calls, Intent, Rests
@@ -355,6 +356,7 @@ class Recorder:
         return (hold.exhausted or hold.lost or self._ending) and hold.open == work.closed[hold]
 
     def _commit(self, db: Database, work: _Round) -> None:
+        keep_up(db)
         """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
@@ -460,6 +462,8 @@ class Recorder:
             people = shards.claim(db, hold.lease, wanted)
             if people is None:
                 work.lost.append(hold)
+                if hold not in self._holds:  # the campaign was stopped since we took the shard, just now
+                    shards.release(db, hold.lease)
                 return 0
             last = len(people) < wanted
             takers = sift(db, hold.campaign, hold.lease, people)
