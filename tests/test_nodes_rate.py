@@ -239,9 +239,14 @@ def test_three_nodes_share_the_rate_while_one_is_killed_one_is_stopped_and_one_j
     b, c = nodes.start("b", wait=False), nodes.start("c", wait=False)
     wait_for(lambda: b.ready() and c.ready(), "the others")
     wait_for(lambda: nodes.parts() == [RATE / 3] * 3, "even parts for the idle", SOON + 2)
+    idle = [worker["pid"] for d in (b, c) for worker in d.workers()]
+    for pid in idle:
+        os.kill(pid, signal.SIGSTOP)
     a.call("campaign.submit", content="x", phone="1")
-    wait_for(lambda: nodes.part("a") >= 0.9 * RATE, "one busy node's part", SOON)
+    wait_for(lambda: nodes.part("a") >= 0.9 * RATE, "one busy node's part", SOON + 1)
     one = nodes.steady()
+    for pid in idle:
+        os.kill(pid, signal.SIGCONT)
     for d in (b, c):
         d.call("campaign.submit", content="x", phone="1")
     wait_for(lambda: nodes.parts() == [RATE / 3] * 3, "three busy nodes' parts", SOON)
