@@ -29,6 +29,7 @@ from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.limits import Limits
+from fanoutd.dispatcher.parts import Parts
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.receipts import Receipts
@@ -105,11 +106,13 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set, self._cluster.hold)
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._templates = Templates(self._config.accounts, self._refresher.check)
-        self._limits = Limits(self._config, self._announce)
         self._queries = Queries()
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher, self._cluster.hold)
         self._outbox = Errands(self._config, self._db, self._promise, lambda: self._cluster.leads)
+        self._parts = Parts(self._config, self._node)
+        self._limits = Limits(self._config, self._announce, lambda: self._cluster.leads, self._parts.rate)
+        self._cluster.each_beat(self._parts.beat)
         self._cluster.each_beat(self._refresher.follow)
         self._cluster.each_beat(self._outbox.each_beat)
         self._shared = SharedWork(
@@ -183,6 +186,7 @@ class Dispatcher:
                 self._promise(self._desk.submit(self._guarded, self._last_epoch))
                 wait(self._open, _LAST_WORDS)
                 if any(m.get("last") for m in stops):
+                    wait([self._jobs.submit(self._guarded, self._leave_parts)], _LAST_WORDS)
                     self._cluster.leave(_LAST_WORDS)
                 return 0
             self._beat()
@@ -375,6 +379,9 @@ class Dispatcher:
         """A store that is put back while we are away shows an earlier one."""
         if self._trusted.is_set():
             self._advance(self._db())
+
+    def _leave_parts(self) -> None:
+        self._parts.leave(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
@@ -683,6 +690,7 @@ class Dispatcher:
             "name": name,
             "token": {key: token[key] for key in ("ok", "expires_in", "source", "error")},
             "rate": self._limits.rate(name),
+            "part": self._limits.part(name),
             "quota": self._limits.quota(db, name),
         }
 

@@ -68,6 +68,8 @@ def _facts(status: dict[str, Any]) -> Table:
 def _account(account: dict[str, Any]) -> str:
     token = account["token"]
     words = f"{word(account['name'])}, {word(account['rate'], '{:g}')} calls a second, "
+    if account.get("part", account["rate"]) != account["rate"]:
+        words += f"{word(account['part'], '{:g}')} of them from this node, "
     if token["ok"]:
         expires = token["expires_in"]  # null for one that comes from a database
         return words + ("token good" if expires is None else f"token good for {duration(expires)}")
