@@ -40,8 +40,9 @@ _SESSION = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 )
 
-#: How long one node waits for another's change to the tables, in seconds.
-_MIGRATION = 60
+#: How long one node waits for another's change to the tables, in seconds; asked for in steps, each of which ends before
+#: the connection looks dead.
+_MIGRATION, _STEP = 60, 5
 
 #: What CREATE and ALTER say of a thing that is there: table, column, index. MySQL cannot undo them with a transaction.
 _THERE_ALREADY = (ER.TABLE_EXISTS_ERROR, ER.DUP_FIELDNAME, ER.DUP_KEYNAME)
@@ -124,7 +125,7 @@ class MysqlDatabase(Database):
     def migrating(self) -> Iterator[None]:
         # A server's locks are one name space: two stores on it do not wait for each other.
         name = f"fanoutd-{hashlib.blake2b(self._server.database.encode(), digest_size=8).hexdigest()}"
-        if self.one(f"SELECT GET_LOCK(%s, {_MIGRATION})", name) != (1,):
+        if not any(self.one(f"SELECT GET_LOCK(%s, {_STEP})", name) == (1,) for _ in range(_MIGRATION // _STEP)):
             raise StoreAway(f"store {self.place}: another node has been changing the tables for {_MIGRATION} s")
         try:
             yield
