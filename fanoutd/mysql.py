@@ -166,11 +166,15 @@ def words(server: Server, error: BaseException) -> str:
     return f"{server.place}: {said or type(error).__name__}{f' ({code})' if code else ''}{hint}"
 
 
-        ssl_disabled=not server.ssl,  # else it is tried with whoever offers it, and old servers' is not spoken any more
-        conv=_ENCODERS if raw else _CONVERSIONS if whole_numbers else None, use_unicode=not raw,
-    )  # fmt: skip
-    link.connect(None if server.socket else _dial(server))
-    link._read_timeout = read_timeout  # type: ignore[attr-defined]  # the handshake's was another
-    if server.ssl and not isinstance(link._sock, ssl.SSLSocket):  # type: ignore[attr-defined]
-        abandon(link)  # older versions of PyMySQL go on in the clear
-        raise pymysql.err.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
+def _nobody(server: Server, said: str) -> str:
+    """Servers repeat the user's name, as 'name'@'host' or alone."""
+    said = re.sub(r"'[^']*'@'[^']*'", "'…'", said)
+    return re.sub(rf"([Uu]ser) '?{re.escape(server.user)}\b'?", r"\1 '…'", said) if server.user else said
+
+
+def _certificate(said: str) -> str:
+    if "certificate verify failed" not in said:
+        return ""
+    if "mismatch" in said:
+        return "; its certificate bears another name: take the one it bears for host, or add ssl_verify_name=off"
+    return "; ssl_ca is not the file of who vouches for it"
