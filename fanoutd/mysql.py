@@ -10,6 +10,7 @@ here: MariaDB has neither.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT, CR, ER, FIELD_TYPE
-from pymysql.converters import conversions
+from pymysql.converters import conversions, encoders
 from pymysql.cursors import Cursor
 
 from fanoutd.config.mysql_url import Server
@@ -48,27 +49,33 @@ _CONVERSIONS: Any = {
     FIELD_TYPE.NEWDECIMAL: lambda text: int(text) if text.lstrip("-").isdigit() else float(text),
 }
 
+#: No value that comes is made into anything.
+_ENCODERS: Any = encoders
+
 MysqlError = pymysql.err.MySQLError
 
 T = TypeVar("T")
 
 
 def connect(
-    server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False
+    server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False,
+    raw: bool = False,
 ) -> Connection[Any]:
     """Autocommitting, and counting matched rows as changed. Raises MysqlError, OSError.
 
-    ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int.
+    ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int. ``raw``: every value
+    comes as the bytes that the server writes.
     """
     link: Connection[Any] = pymysql.connect(
         host=server.host, user=server.user, password=server.password, database=server.database, port=server.port,
         unix_socket=server.socket, charset=server.charset, autocommit=True, defer_connect=True,
-        connect_timeout=CONNECT_TIMEOUT, read_timeout=read_timeout, write_timeout=read_timeout,
+        connect_timeout=CONNECT_TIMEOUT, read_timeout=CONNECT_TIMEOUT, write_timeout=read_timeout,
         client_flag=CLIENT.FOUND_ROWS, cursorclass=cursorclass, ssl=_tls(server),
         ssl_disabled=not server.ssl,  # else it is tried with whoever offers it, and old servers' is not spoken any more
-        conv=_CONVERSIONS if whole_numbers else None,
+        conv=_ENCODERS if raw else _CONVERSIONS if whole_numbers else None, use_unicode=not raw,
     )  # fmt: skip
     link.connect(None if server.socket else _dial(server))
+    link._read_timeout = read_timeout  # type: ignore[attr-defined]  # the handshake's was another
     if server.ssl and not isinstance(link._sock, ssl.SSLSocket):  # type: ignore[attr-defined]
         abandon(link)  # older versions of PyMySQL go on in the clear
         raise pymysql.err.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
@@ -144,7 +151,7 @@ def lost(error: BaseException) -> bool:
 
 def words(server: Server, error: BaseException) -> str:
     """For people, in one line: the place, and what its server or the network says."""
-    said = " ".join(str(each) for each in error.args[1:] or error.args).replace("\n", " ")
+    said = _nobody(server, " ".join(str(each) for each in error.args[1:] or error.args).replace("\n", " "))
     code = number(error)
     clear = "" if server.ssl or server.socket else ", or add ssl_ca=FILE or ssl=on: some take nobody without TLS"
     hint = {
@@ -157,6 +164,12 @@ def words(server: Server, error: BaseException) -> str:
         TLS_REQUIRED: "; add ssl_ca=FILE or ssl=on to the URL",
     }.get(code, "; it is read-only: a replica?" if code in READ_ONLY else "")
     return f"{server.place}: {said or type(error).__name__}{f' ({code})' if code else ''}{hint}"
+
+
+def _nobody(server: Server, said: str) -> str:
+    """Servers repeat the user's name, as 'name'@'host' or alone."""
+    said = re.sub(r"'[^']*'@'[^']*'", "'…'", said)
+    return re.sub(rf"([Uu]ser) '?{re.escape(server.user)}\b'?", r"\1 '…'", said) if server.user else said
 
 
 def _certificate(said: str) -> str:

@@ -21,6 +21,7 @@ from fanoutd.config import load
 from fanoutd.dispatcher import cluster as clusters
 from fanoutd.dispatcher.cluster import HOLD_MS, MARGIN_MS, TERM_MS, Cluster
 from fanoutd.dispatcher.refresher import Refresher
+from fanoutd.dispatcher.repair import repair
 from fanoutd.store import Database, campaigns, clock, leases, nodes, open_store, outbox, tokens
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
@@ -452,6 +453,25 @@ def test_a_node_that_died_in_a_fetch_keeps_the_others_waiting_for_seconds(three:
     three.refreshers[1].check(three.db, "main")
     three.refreshers[1].refused(three.db, "main", three.fingerprint())
     assert 0.5 < time.monotonic() - began < 5 and len(three.gate.asked) == 2
+
+
+def test_a_lease_that_no_journal_mentions_is_in_doubt_when_its_campaign_is_repaired(tmp_path: Path) -> None:
+    """The original of a copied directory went on after it was copied, and is gone now."""
+    with closing(open_store(f"sqlite:///{tmp_path}/store.db")) as db:
+        migrate(db)
+        row = Campaign("c-1", "main", "supply", None, None, None, "paused", "copy", "a copy", 1, None, 1, None, True,
+                       "gone", "list", {"channels": ["custom"]})  # fmt: skip
+        with db.transaction():
+            campaigns.insert(db, row)
+            db.execute("INSERT INTO fanout_shard (id, campaign, idx, size, next, token, owner, pending, errors) "
+                       "VALUES (1, 'c-1', 0, 4, 2, 3, 'gone/w1', 4, '{}')")  # fmt: skip
+            db.insert_many("INSERT INTO fanout_delivery (shard, pos, openid) VALUES (%s, %s, %s)",
+                           [(1, position, f"oPERSON{position}") for position in range(4)])  # fmt: skip
+        (tmp_path / "journals").mkdir()
+        repair(db, tmp_path / "journals", "copy", row)
+        counts = campaigns.counts(db, "c-1")
+        found = campaigns.get(db, "c-1")
+        assert (counts.unknown, counts.pending) == (2, 2) and found is not None and found.state == "running"
 
 
 def test_a_store_of_one_machine_pays_nothing(tmp_path: Path) -> None:

@@ -221,6 +221,20 @@ def explain_all(db: Database, cause: str, reason: str | None) -> None:
         )  # fmt: skip
 
 
+def explain_plan(db: Database, campaign: str, reason: str | None) -> None:
+    """What a campaign waits for that is not planned yet; None: it is planned, and whatever else it waits for stays."""
+    if reason is None:
+        db.execute(
+            "UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s AND cause = 'audience'", campaign
+        )
+    else:
+        db.execute(
+            "UPDATE fanout_campaign SET cause = 'audience', reason = %s "
+            "WHERE id = %s AND planned = 0 AND state IN ('planning', 'running')",
+            reason, campaign,
+        )  # fmt: skip
+
+
 def take_in_hand(db: Database, campaign: str, node: str) -> None:
     """Let ``node`` plan what is not planned of it."""
     db.execute("UPDATE fanout_campaign SET node = %s WHERE id = %s", node, campaign)
