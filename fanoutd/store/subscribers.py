@@ -22,8 +22,8 @@ Change = Callable[[Standing], Standing | None]
 """From what is known to what is so now; None leaves it as it was."""
 
 
-def get(db: Database, account: str, openid: str, lock: str = "") -> Standing | None:
-    return load(db, account, [openid], lock).get(openid)
+def get(db: Database, account: str, openid: str) -> Standing | None:
+    return load(db, account, [openid]).get(openid)
 
 
 def load(db: Database, account: str, openids: Collection[str], lock: str = "") -> dict[str, Standing]:
@@ -54,11 +54,18 @@ def _load(db: Database, account: str, openids: Collection[str], only: str, lock:
     return found
 
 
-def change(db: Database, account: str, openids: Collection[str], now: int, how: Change) -> dict[str, Standing]:
-    """Apply a rule to each of these, known or not; those whom it changed, as they are then. In a transaction."""
+def change(
+    db: Database, account: str, openids: Collection[str], now: int, how: Change, seen: dict[str, Standing] | None = None
+) -> dict[str, Standing]:
+    """Apply a rule to each of these, known or not; those whom it changed, as they are then. In a transaction.
+
+    ``seen`` gets those who were known, as they were: whoever reads them himself before may see less.
+    """
     changed: dict[str, Standing] = {}
     for some in _some(openids):
         known = _load(db, account, some, "", db.LOCK)
+        if seen is not None:
+            seen.update(known)
         for openid in some:
             before = known.get(openid)
             after = how(before or Standing(since=now))
@@ -139,8 +146,8 @@ def learn(db: Database, account: str, answers: Mapping[str, int], hooks: Collect
     for errcode in sorted(set(answers.values()) & set(LESSONS)):
         lesson = LESSONS[errcode]
         people = [openid for openid, code in answers.items() if code == errcode]
-        before = load(db, account, people, db.LOCK)
-        after = change(db, account, people, now, partial(learnt, lesson=lesson, now=now))
+        before: dict[str, Standing] = {}
+        after = change(db, account, people, now, partial(learnt, lesson=lesson, now=now), before)
         hook = HOOKS.get(lesson)
         if hook in hooks:
             for openid, each in after.items():
