@@ -36,6 +36,9 @@ _LOST = frozenset({
 READ_ONLY = frozenset({ER.OPTION_PREVENTS_STATEMENT, 1792, 1836})
 _KILLED = frozenset({ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, 1927, 4031})
 
+#: A COMMIT that failed so may have gone through for all that.
+IN_DOUBT = frozenset({ER.ERROR_DURING_COMMIT, ER.QUERY_INTERRUPTED})
+
 #: What SUM() gives is a DECIMAL; ours are whole.
 _CONVERSIONS: Any = {
     **conversions,
@@ -46,18 +49,20 @@ MysqlError = pymysql.err.MySQLError
 
 
 def connect(
-    server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False
+    server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False,
+    together: bool = False,
 ) -> Connection[Any]:
     """Autocommitting, and counting matched rows as changed. Raises MysqlError, OSError.
 
     ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int.
+    ``together``: several statements may be sent at once, with ``;`` between them.
     """
     link: Connection[Any] = pymysql.connect(
         host=server.host, user=server.user, password=server.password, database=server.database, port=server.port,
         unix_socket=server.socket, charset=server.charset, autocommit=True, defer_connect=True,
         connect_timeout=CONNECT_TIMEOUT, read_timeout=read_timeout, write_timeout=read_timeout,
-        client_flag=CLIENT.FOUND_ROWS, cursorclass=cursorclass, ssl=_tls(server),
-        conv=_CONVERSIONS if whole_numbers else None,
+        client_flag=CLIENT.FOUND_ROWS | (CLIENT.MULTI_STATEMENTS if together else 0), cursorclass=cursorclass,
+        ssl=_tls(server), conv=_CONVERSIONS if whole_numbers else None,
     )  # fmt: skip
     link.connect(None if server.socket else _dial(server))
     return link

@@ -5,7 +5,7 @@ for campaigns, shards (leases, windows, records), tokens and so on has the SQL. 
 first and are called inside ``database.transaction()`` unless they say otherwise.
 """
 
-from fanoutd.store.database import Database, StoreAway, StoreBusy, again_if_busy
+from fanoutd.store.database import Database, StoreAway, StoreBusy, StoreUnsure, again_if_busy
 from fanoutd.store.opening import open_store
 
-__all__ = ["Database", "StoreAway", "StoreBusy", "again_if_busy", "open_store"]
+__all__ = ["Database", "StoreAway", "StoreBusy", "StoreUnsure", "again_if_busy", "open_store"]

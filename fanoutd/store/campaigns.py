@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +128,12 @@ def define(db: Database, campaign: Campaign) -> None:
 def get(db: Database, campaign: str) -> Campaign | None:
     row = db.one(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s", campaign)
     return _campaign(row) if row else None
+
+
+def asked(db: Database, campaign: str) -> Callable[[], Campaign]:
+    """One that is there, given when it is looked at: see ``Database.later``."""
+    answer = db.later(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s", campaign)
+    return lambda: _campaign(answer.rows()[0])
 
 
 def listed(db: Database, state: str | None, limit: int, before: Campaign | None) -> list[Campaign]:

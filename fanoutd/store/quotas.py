@@ -183,7 +183,7 @@ def tidy(db: Database, at_ms: int, nobody_claimed: bool) -> None:
 def _add(db: Database, account: str, channel: int, of_day: int, column: str, n: int) -> None:
     if n:
         _make(db, account, channel, of_day)
-        db.execute(
+        db.later(
             f"UPDATE fanout_quota SET {column} = CASE WHEN {column} + %s < 0 THEN 0 ELSE {column} + %s END "
             "WHERE account = %s AND channel = %s AND day = %s",
             n, n, account, channel, of_day,

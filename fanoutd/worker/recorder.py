@@ -23,7 +23,7 @@ from fanoutd.journal import Journal
 from fanoutd.outcome import Progress
 from fanoutd.store import Database, StoreAway, campaigns, open_store, quotas, shards, subscribers, tokens
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.shards import LEASE_MS, Lease, Person
+from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person
 from fanoutd.times import wall_ms
 from fanoutd.worker.rests import PARKED, Calls, Intent, Rests
 from fanoutd.worker.sift import sift
@@ -206,6 +206,8 @@ class Recorder:
         self.shares: dict[str, float] = {}  # of campaigns in hand: which part has ended, for the eye only
         self._looked = 0.0
         self._rate = 0.0  # outcomes a second
+        self._took = 0.0  # seconds that a transaction takes, as of late
+        self.enough = concurrency  # on hand, they last until others are claimed
         self._measured = now()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -314,19 +316,30 @@ class Recorder:
         with self._changed:
             asked = self._asked > self._served and not self._full and not self._ending
             if not (self._errands or asked or (self._ending and not self._holds)):
-                self._changed.wait(INTERVAL if self._holds or self._results else None)
+                self._changed.wait(self._pause())
+
+    def _pause(self) -> float | None:
+        """Until outcomes have had company for long enough: to a store that is far away they had it meanwhile."""
+        if self._results or self._unchanged:
+            return max(0.02, INTERVAL - self._took)
+        return INTERVAL if self._holds else None
 
     def _work(self, db: Database) -> None:
         work = self._take_in()
         if self._idle(work):
             return
         work.calls = Counter(self._calls.popleft() for _ in range(len(self._calls)))
-        self._patiently(lambda: self._commit(db, work))
+        self._patiently(lambda: self._timed(lambda: self._commit(db, work)))
         if work.results:
             failpoint.reach("after_record")
         self._apply(work)
         if work.freed:
             self._finish_campaigns(db, work)
+
+    def _timed(self, step: Callable[[], None]) -> None:
+        began = now()
+        step()
+        self._took += (now() - began - self._took) * 0.3
 
     def _take_in(self) -> _Round:
         with self._changed:
@@ -358,6 +371,7 @@ class Recorder:
         """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
+        self._rests.begin()
         with db.transaction():
             for errand in work.errands:
                 self._run_errand(db, errand, work)
@@ -381,12 +395,11 @@ class Recorder:
             by_shard.setdefault(hold, []).append((pos, progress))
         if by_shard:
             failpoint.reach("before_record")
-        for hold, results in by_shard.items():
-            if shards.went_back(db, hold.lease.shard, hold.lease.token):
-                campaigns.move(db, hold.campaign.id, "running", "paused", cause="past", reason=WENT_BACK)
-                work.lost.append(hold)
-            else:
-                shards.record(db, hold.lease.shard, hold.lease.token, results)
+        attempts = {Attempt(hold.lease.shard, hold.lease.token, results): hold for hold, results in by_shard.items()}
+        for unseen in shards.record_all(db, list(attempts)):
+            hold = attempts[unseen]
+            campaigns.move(db, hold.campaign.id, "running", "paused", cause="past", reason=WENT_BACK)
+            work.lost.append(hold)
 
     def _learn(self, db: Database, work: _Round) -> None:
         for account in {account for account, _, _ in work.learnt}:
@@ -410,13 +423,14 @@ class Recorder:
             self.shares = {id: campaigns.share(db, id) for id in {hold.campaign.id for hold in self._holds}}
 
     def _renew(self, db: Database, work: _Round) -> None:
-        for hold in self._holds:
-            if work.at - hold.renewed > _RENEW_AFTER and not work.gone(hold):
-                (work.renewed if shards.renew(db, hold.lease) else work.lost).append(hold)
+        due = [hold for hold in self._holds if work.at - hold.renewed > _RENEW_AFTER and not work.gone(hold)]
+        for hold, renewed in [(hold, shards.asked_to_renew(db, hold.lease)) for hold in due]:
+            (work.renewed if renewed.count() else work.lost).append(hold)
 
     def _window(self) -> int:
-        """People a claim takes: about two intervals' worth, and enough to keep the wire full."""
-        return max(self._concurrency, min(512, max(64, 2 * self._concurrency, int(self._rate * 2 * INTERVAL))))
+        """People a claim takes: about two intervals' or rounds' worth, and enough to keep the wire full."""
+        worth = int(self._rate * 2 * max(INTERVAL, self._took))
+        return max(self._concurrency, min(512, max(64, 2 * self._concurrency, worth)))
 
     def _may_claim(self, work: _Round) -> bool:
         """At most two windows may be claimed and unrecorded."""
@@ -437,10 +451,10 @@ class Recorder:
             if room > 0 and not hold.exhausted and not work.gone(hold):
                 room -= self._claim_from(db, hold, room, work)
         while room > 0 and self.journal.size < _LARGE_JOURNAL and work.skipped < _SKIPPED_AT_ONCE:
-            lease = shards.lease(db, f"{self._node}/{self.journal.name}")
-            campaign = campaigns.get(db, lease.campaign) if lease else None
-            if lease is None or campaign is None:
+            taken = shards.take(db, f"{self._node}/{self.journal.name}")
+            if taken is None:
                 break
+            lease, campaign = taken
             self.journal.lease(lease.shard, lease.token, lease.campaign)
             room -= self._claim_from(db, Hold(lease, campaign, 0.0, 0.0), room, work)
 
@@ -509,6 +523,8 @@ class Recorder:
         if work.results and span > 0:
             self._rate += (len(work.results) / span - self._rate) * min(1.0, span)
             self._measured = work.at
+        # Whoever asks waits for the round that is under way, and then for the one that claims.
+        self.enough = max(self._concurrency, min(self._window(), int(self._rate * 2 * self._took)))
 
     def _report(self, work: _Round) -> None:
         for hold in work.lost:

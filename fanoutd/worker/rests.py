@@ -23,6 +23,9 @@ from fanoutd.worker.sift import weigh
 #: What a first look at a shard that cannot be sent to is worth, in people: a claim ends after some of them.
 PARKED = 8
 
+#: With more calls than this left, what all workers do meanwhile does not use them up.
+_PLENTY = 20_000
+
 Calls = Counter[tuple[str, int]]
 """How many calls left, by account and channel."""
 
@@ -63,11 +66,23 @@ class Rests:
     def __init__(self, accounts: Mapping[str, Account]) -> None:
         self._accounts = accounts
         self._told: dict[str, dict[int, int]] = {}
+        self._read: dict[str, Mapping[int, Quota]] = {}
+
+    def begin(self) -> None:
+        """Another transaction."""
+        self._read.clear()
+
+    def _known(self, db: Database, account: str, at: int) -> Mapping[int, Quota]:
+        """Read once in a transaction, unless every call counts."""
+        found = self._read.get(account)
+        if found is None or not all(map(_plenty, found.values())):
+            found = self._read[account] = quotas.known(db, account, at)
+        return found
 
     def allow(self, db: Database, campaign: Campaign, held: Lease, room: int) -> Allowance:
         """What may be claimed of a leased shard now."""
         at = wall_ms()
-        found = quotas.known(db, campaign.account, at)
+        found = self._known(db, campaign.account, at)
         shut = dict(gates.closed(found, self._accounts.get(campaign.account), campaign, at))
         first = gates.channels_of(campaign)[0]
         if not shut:
@@ -98,7 +113,8 @@ class Rests:
     def put_off(self, db: Database, campaign: Campaign, held: Lease) -> int:
         """When a shard that is given back may be leased again, 0 for at once: not while nobody in it can be sent to."""
         at = wall_ms()
-        shut = gates.look(db, self._accounts.get(campaign.account), campaign, at)
+        found = self._known(db, campaign.account, at)
+        shut = gates.closed(found, self._accounts.get(campaign.account), campaign, at)
         if not shut:
             return 0
         wanted = _wanted(db, campaign, held, whole=True)
@@ -124,7 +140,7 @@ class Rests:
     def news(self, db: Database, accounts: set[str]) -> dict[str, dict[int, int]]:
         """By account the channels that rest and until when, where that has changed since ``heard``."""
         at = wall_ms()
-        now = {name: _shut(quotas.known(db, name, at), name, at) for name in accounts}
+        now = {name: _shut(self._known(db, name, at), name, at) for name in accounts}
         return {name: shut for name, shut in now.items() if shut.keys() != self._told.get(name, {}).keys()}
 
     def heard(self, news: Mapping[str, dict[int, int]]) -> None:
@@ -144,6 +160,10 @@ def _shut(found: Mapping[int, Quota], account: str, at: int) -> dict[int, int]:
     """The channels on which nobody may be called, not even who was claimed and counted for it."""
     found = {channel: quota for channel, quota in found.items() if quota.spent or quota.rest_until is not None}
     return {channel: each.until for channel, each in gates.used_up(found, account, at).items()}
+
+
+def _plenty(quota: Quota) -> bool:
+    return quota.rest_until is None and (quota.left is None or quota.left > _PLENTY)
 
 
 def _within(quota: Quota | None, room: int) -> int:

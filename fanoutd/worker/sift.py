@@ -26,10 +26,11 @@ def weigh(db: Database, campaign: Campaign, people: list[Person]) -> tuple[list[
     asks nobody's leave.
     """
     fresh = [person.openid for person in people if person.progress.state is State.PENDING]
+    clock = db.later(f"SELECT {db.NOW_MS}")
     known = {} if campaign.definition.get("test") else subscribers.notable(db, campaign.account, fresh)
     if not known:
         return people, []
-    now, channels = db.now_ms(), tuple(campaign.definition["channels"])
+    now, channels = int(clock.rows()[0][0]), tuple(campaign.definition["channels"])
     kept: list[Person] = []
     skipped: list[Result] = []
     for person in people:
