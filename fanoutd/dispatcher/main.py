@@ -43,7 +43,7 @@ from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.promise import promise
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, open_store, shards
+from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, open_store, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
@@ -418,6 +418,7 @@ class Dispatcher:
     def _sweep_spool(self) -> None:
         self._spool.expire_keys(self._config.schedule.retention)
         self._spool.uploads.expire()
+        rounds.tidy(self._db())
         if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
             expire(self._journals, JOURNALS_KEPT)
 

@@ -148,6 +148,10 @@ _V4 = (
         owner VARCHAR(64) NOT NULL,
         token BIGINT NOT NULL,
         until BIGINT NOT NULL)""",
+    """CREATE TABLE fanout_round (
+        owner VARCHAR(96) NOT NULL PRIMARY KEY,
+        number BIGINT NOT NULL,
+        at BIGINT NOT NULL)""",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4)

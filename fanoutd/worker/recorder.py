@@ -21,7 +21,18 @@ from fanoutd.bucket import now
 from fanoutd.config import Account
 from fanoutd.journal import Journal
 from fanoutd.outcome import Progress
-from fanoutd.store import Database, StoreAway, campaigns, open_store, quotas, shards, subscribers, tokens
+from fanoutd.store import (
+    Database,
+    StoreAway,
+    StoreUnsure,
+    campaigns,
+    open_store,
+    quotas,
+    rounds,
+    shards,
+    subscribers,
+    tokens,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person
 from fanoutd.times import wall_ms
@@ -188,6 +199,7 @@ class Recorder:
         self.inbox: deque[Word] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._url, self._journals, self._node, self._name = store_url, journals, node, name
+        self._worker = f"{node}/{name}"
         self._concurrency = concurrency
         self._hooks = hooks  # the statements that some audience has
         self._rests = Rests(accounts)
@@ -199,6 +211,8 @@ class Recorder:
         self._unchanged: list[Hold] = []
         self._learnt: list[tuple[str, str, int]] = []  # account, openid, errcode; 0: one less in their window
         self._errands: list[tuple[str, ...]] = []
+        self._round = 0  # the number of the transaction at hand
+        self._unsure = False  # its COMMIT was never answered
         self._asked = self._served = 0
         self._full = False  # two windows are open: people asked for must wait for records
         self._ending = False
@@ -293,9 +307,13 @@ class Recorder:
     def _run(self) -> None:
         try:
             db = self._patiently(lambda: open_store(self._url))
+            if db.shared:
+                self._patiently(lambda: self._begin_rounds(db))
             while not (self._ending and not self._holds):
                 self._wait()
                 self._work(db)
+            if db.shared:
+                self._forget_rounds(db)
             db.close()
             self.journal.keep()
             self._tell(Finished())
@@ -329,17 +347,39 @@ class Recorder:
         if self._idle(work):
             return
         work.calls = Counter(self._calls.popleft() for _ in range(len(self._calls)))
-        self._patiently(lambda: self._timed(lambda: self._commit(db, work)))
+        self._round += 1
+        self._patiently(lambda: self._write(db, work))
         if work.results:
             failpoint.reach("after_record")
         self._apply(work)
         if work.freed:
             self._finish_campaigns(db, work)
 
-    def _timed(self, step: Callable[[], None]) -> None:
+    def _write(self, db: Database, work: _Round) -> None:
+        """Make the round durable, once: one that may be so already is not written again before that is known."""
+        if self._unsure:
+            with db.transaction():
+                done = rounds.durable(db, self._worker, self._round)
+            self._unsure = False
+            if done:
+                return
         began = now()
-        step()
+        try:
+            self._commit(db, work)
+        except StoreUnsure:
+            self._unsure = True
+            raise
         self._took += (now() - began - self._took) * 0.3
+
+    def _begin_rounds(self, db: Database) -> None:
+        with db.transaction():
+            rounds.begin(db, self._worker)
+
+    def _forget_rounds(self, db: Database) -> None:
+        try:
+            rounds.forget(db, self._worker)
+        except StoreAway:
+            pass  # the dispatcher tidies up
 
     def _take_in(self) -> _Round:
         with self._changed:
@@ -368,7 +408,8 @@ class Recorder:
         return (hold.exhausted or hold.lost or self._ending) and hold.open == work.closed[hold]
 
     def _commit(self, db: Database, work: _Round) -> None:
-        """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
+        """One durable transaction. It may fail and be repeated: it changes the round, nothing else. What its COMMIT
+        is sent with has answers that nobody looks at, for they may never come."""
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
         self._rests.begin()
@@ -388,6 +429,8 @@ class Recorder:
                 if not work.full:
                     self._claim(db, work)
             work.rests = self._rests.news(db, {h.campaign.account for h in [*self._holds, *self._new(work)]})
+            if db.shared:
+                rounds.write(db, self._worker, self._round)
 
     def _record(self, db: Database, work: _Round) -> None:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
@@ -429,7 +472,7 @@ class Recorder:
 
     def _window(self) -> int:
         """People a claim takes: about two intervals' or rounds' worth, and enough to keep the wire full."""
-        worth = int(self._rate * 2 * max(INTERVAL, self._took))
+        worth = int(self._rate * 2 * max(INTERVAL, 2 * self._took))
         return max(self._concurrency, min(512, max(64, 2 * self._concurrency, worth)))
 
     def _may_claim(self, work: _Round) -> bool:
