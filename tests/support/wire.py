@@ -60,6 +60,10 @@ class Wire:
         """How often ``cut`` has happened."""
         return int(self._say(do="count")["cuts"])
 
+    def connections(self) -> int:
+        """How many have been made so far."""
+        return int(self._say(do="count")["connections"])
+
     def requests(self) -> int:
         """Round trips so far."""
         return int(self._say(do="count")["requests"])
@@ -118,6 +122,7 @@ class _Proxy:
     cut: dict[str, Any] | None = None
     cuts: int = 0
     requests: int = 0
+    connections: int = 0
     seen: dict[str, int] = field(default_factory=dict)
     links: set[_Link] = field(default_factory=set)
     port: int = 0
@@ -147,9 +152,10 @@ class _Proxy:
             self.cut = order
         elif kind == "watch":
             return {"seen": self.seen.setdefault(order["word"], 0)}
-        return {"cuts": self.cuts, "requests": self.requests}
+        return {"cuts": self.cuts, "requests": self.requests, "connections": self.connections}
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self.connections += 1
         if self.silent:  # accepted by the kernel, and no more
             await asyncio.Event().wait()
         try:
