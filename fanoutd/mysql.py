@@ -60,11 +60,12 @@ def connect(
     link: Connection[Any] = pymysql.connect(
         host=server.host, user=server.user, password=server.password, database=server.database, port=server.port,
         unix_socket=server.socket, charset=server.charset, autocommit=True, defer_connect=True,
-        connect_timeout=CONNECT_TIMEOUT, read_timeout=read_timeout, write_timeout=read_timeout,
+        connect_timeout=CONNECT_TIMEOUT, read_timeout=CONNECT_TIMEOUT, write_timeout=read_timeout,
         client_flag=CLIENT.FOUND_ROWS | (CLIENT.MULTI_STATEMENTS if together else 0), cursorclass=cursorclass,
         ssl=_tls(server), conv=_CONVERSIONS if whole_numbers else None,
     )  # fmt: skip
     link.connect(None if server.socket else _dial(server))
+    link._read_timeout = read_timeout  # type: ignore[attr-defined]  # the handshake's was another
     return link
 
 

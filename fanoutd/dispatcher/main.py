@@ -7,6 +7,7 @@ tokens have theirs, so that none starves another. Every thread has its own conne
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -58,6 +59,9 @@ COPIED = (
 
 #: Pause before the store is tried again, in seconds.
 _STORE_RETRY = 1.0
+#: Whoever asked has been told long ago that there is no answer, in seconds: with a store that is away the questions
+#: that wait would each take their time, and those behind them theirs.
+_STALE = 6.0
 #: Bytes that must be free for workers to claim anybody: a piece of a journal, and what SQLite needs beside it.
 _LEAST_ROOM = 2 << 20
 #: For how long settled journals are kept, in seconds: as long as a backup of the store may be old and repaired.
@@ -181,7 +185,8 @@ class Dispatcher:
             self._syncs.submit(self._guarded, self._answer, message)
         elif kind == "ask":
             pool = {"token.refresh": self._tokens, "campaign.plan": self._forecasts}.get(message["method"], self._asks)
-            self._promise(pool.submit(self._guarded, self._answer, message))
+            came = time.monotonic() if pool is self._asks else math.inf
+            self._promise(pool.submit(self._guarded, self._answer, {**message, "came": came}))
         elif kind == "halted":
             self._halted(message["n"])
         elif kind == "spool":
@@ -444,6 +449,8 @@ class Dispatcher:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
         try:
             self._trusted.wait()
+            if time.monotonic() - message.get("came", math.inf) > _STALE:
+                raise StoreAway("the store is slow to answer")
             with self._ordering if message["method"] in _ORDERS else nullcontext():
                 answer["result"] = again_if_busy(lambda: self._ask(message["method"], message["params"]))
                 if message["method"] in _HALTS:

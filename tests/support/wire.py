@@ -125,6 +125,7 @@ class _Proxy:
     connections: int = 0
     seen: dict[str, int] = field(default_factory=dict)
     links: set[_Link] = field(default_factory=set)
+    unheard: list[asyncio.StreamWriter] = field(default_factory=list)
     port: int = 0
     accepting: asyncio.AbstractServer | None = None
 
@@ -157,7 +158,8 @@ class _Proxy:
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.connections += 1
         if self.silent:  # accepted by the kernel, and no more
-            await asyncio.Event().wait()
+            self.unheard.append(client)
+            return
         try:
             from_server, server = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
