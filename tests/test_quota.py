@@ -142,7 +142,7 @@ def test_everything_that_was_called_is_counted_and_nothing_is_intended_at_the_en
     today = quotas.day(wall_ms())
     assert quotas.used(b.db, "main", CUSTOM, today) == calls(b) > 300
     assert quotas.used(b.db, "main", TEMPLATE, today) == calls(b, "template") > 50
-    assert b.db.rows("SELECT SUM(intended) FROM fanout_quota") == [(0,)]
+    assert b.db.rows("SELECT SUM(intended) FROM fanout_quota_part") == [(0,)]
 
 
 def test_a_crash_loop_counts_no_call_too_little_and_spends_no_day_twice(bench: Make) -> None:

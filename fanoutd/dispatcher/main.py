@@ -23,11 +23,13 @@ from fanoutd.child import Child
 from fanoutd.config import sqlite_path
 from fanoutd.dispatcher import commands, forecast, recurring
 from fanoutd.dispatcher.alarms import Alarms
+from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.limits import Limits
+from fanoutd.dispatcher.parts import Parts
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.receipts import Receipts
@@ -46,6 +48,7 @@ from fanoutd.promise import promise
 from fanoutd.spool import Spool
 from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, open_store, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
+from fanoutd.store.nodes import NameTaken
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
 from fanoutd.worker.tallies import forget
@@ -98,11 +101,17 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set)
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._templates = Templates(self._config.accounts, self._refresher.check)
-        self._limits = Limits(self._config, self._announce)
         self._queries = Queries()
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher)
         self._outbox = Errands(self._config, self._db, self._promise)
+        self._cluster = Cluster(
+            self._node, identity.of(state_dir).secret, lambda: open_store(self._config.store_url),
+            lambda: self._config.workers.count,
+        )  # fmt: skip
+        self._parts = Parts(self._config, self._node)
+        self._cluster.each_beat(self._parts.beat)
+        self._limits = Limits(self._config, self._announce, lambda: self._cluster.leads, self._parts.rate)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
@@ -136,6 +145,8 @@ class Dispatcher:
             "errands": lambda: self._outbox.work(self._db()),
             "recurring": self._submit_recurring,
         }
+        self._refused: str | None = None  # why this node may not use its store
+        self._ending = False
         self._store_trouble = False  # a write has failed since the last sweep that went well
         self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
@@ -163,6 +174,7 @@ class Dispatcher:
             if not data or any(m["t"] == "quit" for m in messages):
                 return 0
             if any(m["t"] == "stop" for m in messages):
+                self._ending = True
                 self._promise(self._desk.submit(self._guarded, self._last_epoch))
                 wait(self._open, _LAST_WORDS)
                 return 0
@@ -238,12 +250,19 @@ class Dispatcher:
 
     def _start(self) -> None:
         """Nothing else is done, no question answered and nobody sent to, before it is known whether to trust."""
-        while not self._trusted.is_set():
+        while not self._trusted.is_set() and not self._ending:
             try:
                 migrate(self._db())
+                self._cluster.join(self._db())
                 self._distrust()
                 self._refresher.begin(self._db())
                 self._trusted.set()
+                self._cluster.begin()
+            except NameTaken as e:  # it may be resolved while we run
+                if self._refused is None:
+                    log.error("%s", e)
+                self._refused = str(e)
+                time.sleep(_STORE_RETRY)
             except (StoreAway, OSError) as e:
                 log.warning("%s", e)
                 time.sleep(_STORE_RETRY)
@@ -303,6 +322,8 @@ class Dispatcher:
         """A store that is put back while we are away shows an earlier one."""
         if self._trusted.is_set():
             self._epoch.advance(self._db())
+            self._cluster.leave(self._db())
+            self._parts.leave(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
@@ -536,7 +557,7 @@ class Dispatcher:
             "store": {"kind": db.kind, "ok": not self._store_trouble, "latency_ms": round(latency, 2)},
             "accounts": [self._account(db, name) for name in self._config.accounts],
             "shards": {"pending": waiting, "leased": leased},
-            "nodes": [{"node": self._node, "heartbeat_age": 0.0}],
+            "nodes": self._cluster.view(db),
             "promise": promise(self._config.daemon.state_dir, sqlite_path(self._config.store_url)),
         }
 
@@ -546,6 +567,7 @@ class Dispatcher:
             "name": name,
             "token": {key: token[key] for key in ("ok", "expires_in", "source", "error")},
             "rate": self._limits.rate(name),
+            "part": self._limits.part(name),
             "quota": self._limits.quota(db, name),
         }
 

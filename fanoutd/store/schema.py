@@ -152,6 +152,30 @@ _V4 = (
         owner VARCHAR(96) NOT NULL PRIMARY KEY,
         number BIGINT NOT NULL,
         at BIGINT NOT NULL)""",
+    # See store/shares: of an account's rate what 45011 has left, and which node holds how much.
+    """CREATE TABLE fanout_rate (
+        account VARCHAR(64) NOT NULL PRIMARY KEY,
+        rest_until BIGINT NOT NULL DEFAULT 0,
+        halved INTEGER NOT NULL DEFAULT 1000,
+        rate BIGINT NOT NULL DEFAULT 0)""",
+    """CREATE TABLE fanout_share (
+        account VARCHAR(64) NOT NULL,
+        node VARCHAR(64) NOT NULL,
+        part BIGINT NOT NULL,
+        rate BIGINT NOT NULL,
+        wants BIGINT NOT NULL,
+        term BIGINT NOT NULL,
+        beat BIGINT NOT NULL,
+        PRIMARY KEY (account, node))""",
+    # See store/quotas: calls are counted in a row of each worker's own. What was counted before stays where it is.
+    """CREATE TABLE fanout_quota_part (
+        account VARCHAR(64) NOT NULL,
+        channel SMALLINT NOT NULL,
+        day INTEGER NOT NULL,
+        owner VARCHAR(96) NOT NULL,
+        used BIGINT NOT NULL DEFAULT 0,
+        intended BIGINT NOT NULL DEFAULT 0,
+        PRIMARY KEY (account, channel, day, owner))""",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4)

@@ -50,7 +50,7 @@ class Site:
         first, last = at[self._people // 10], at[self._people * 9 // 10]
         trips, commits = (
             after - before
-            for after, before in zip((self._wire.requests(), self._wire.requests_with("COMMIT")), self._before)
+            for after, before in zip((self._wire.requests(), self._wire.requests_with("COMMIT")), self._before, strict=True)
         )
         return Speed(0.8 * self._people / (last - first), self._people / (at[-1] - at[0]), trips / commits)
 
