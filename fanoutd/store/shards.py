@@ -30,13 +30,13 @@ from fanoutd.outcome import (
 )
 from fanoutd.store import campaigns
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.database import Database, Later, holes
+from fanoutd.store.database import Database, Later, Row, holes
 
 #: How long a lease holds without being renewed by a further window or record.
 LEASE_MS = 30_000
 
-#: Free shards that are looked at together where other processes look too.
-_CANDIDATES = 16
+#: Free shards that are looked at together where other processes look too, and how many of them one may take.
+_CANDIDATES, _AT_ONCE = 16, 4
 
 Result = tuple[int, Progress]
 """(position, how far this person has come)."""
@@ -113,50 +113,88 @@ def add(db: Database, campaign: str, idx: int, people: Sequence[Planned]) -> int
 
 
 def lease(db: Database, owner: str) -> Lease | None:
-    """As ``take``, the lease alone."""
-    taken = take(db, owner)
-    return taken[0] if taken else None
+    """Take the oldest free shard of a running campaign, or None when there is none."""
+    taken = take(db, owner, 1)
+    return taken[0][0] if taken else None
 
 
-def take(db: Database, owner: str) -> tuple[Lease, Campaign] | None:
-    """Lease the oldest free shard of a running campaign, or None when there is none."""
+def take(db: Database, owner: str, people: int) -> list[tuple[Lease, Campaign]]:
+    """Lease free shards of running campaigns, the oldest first, until they have so many people or a few others look
+    too. Empty when there are none.
+    """
     while rows := db.rows(
-        "SELECT s.id, s.token, s.campaign FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
+        "SELECT s.id, s.token, s.campaign, s.pending + s.resend "
+        "FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
         f"WHERE s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0) "
         "AND c.state = 'running' ORDER BY c.created_at, s.campaign, s.idx LIMIT %s",
         _CANDIDATES if db.shared else 1,
     ):
-        # Many who look at once would all want the first, and wait for each other to find it taken.
-        for shard, token, campaign in random.sample(rows, len(rows)):
-            taken = db.later(
-                f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
-                "WHERE id = %s AND token = %s AND owner IS NULL",
-                owner, LEASE_MS, shard, token,
-            )  # fmt: skip
-            found = campaigns.asked(db, campaign)
-            if taken.count():
-                return Lease(shard, token + 1, campaign, owner), found()
-    return None
+        asked = [
+            (Lease(shard, token + 1, campaign, owner), _ask_for(db, shard, token, owner), campaigns.asked(db, campaign))
+            for shard, token, campaign, _ in sorted(_enough(rows, people))  # one order of locks for all
+        ]
+        taken = [(held, found()) for held, answer, found in asked if answer.count()]
+        if taken:
+            return taken
+    return []
 
 
-def claim(db: Database, held: Lease, window: int) -> list[Person] | None:
+def _enough(rows: list[Row], people: int) -> list[Row]:
+    """Many who look at once would all want the first, and wait for each other to find it taken."""
+    chosen: list[Row] = []
+    for each in random.sample(rows, len(rows)):
+        if people > 0 and len(chosen) < _AT_ONCE:
+            chosen.append(each)
+            people -= each[3]
+    return chosen
+
+
+def _ask_for(db: Database, shard: int, token: int, owner: str) -> Later:
+    return db.later(
+        f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
+        "WHERE id = %s AND token = %s AND owner IS NULL",
+        owner, LEASE_MS, shard, token,
+    )  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """The next people of a leased shard, asked for and not claimed yet. See ``Database.later``."""
+
+    held: Lease
+    limit: int
+    renewed: Later
+    found: Later
+
+    def people(self) -> list[Person] | None:
+        """At most ``limit``; None as in ``claim``."""
+        return [_person(*row) for row in self.found.rows()] if self.renewed.count() else None
+
+
+def ask(db: Database, held: Lease, limit: int) -> Window:
+    """Renew the lease, and look who is next in it."""
+    renewed = asked_to_renew(db, held)
+    return Window(held, limit, renewed, db.later(
+        f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
+        f"WHERE d.shard = %s AND d.pos >= s.next AND d.state IN ({_OPEN}) ORDER BY d.pos LIMIT %s",
+        held.shard, limit,
+    ))  # fmt: skip
+
+
+def claim(db: Database, held: Lease, window: int, asked: Window | None = None) -> list[Person] | None:
     """The next ``window`` people, theirs to send to once the transaction is durable.
 
     Empty at the end of the shard. None when the lease is lost or the campaign does not run: then
-    nothing of this shard may be started any more.
+    nothing of this shard may be started any more. ``asked``: of this transaction, in which nothing has been claimed
+    of the shard yet; it may have been for more people, not for fewer.
     """
-    renewed = asked_to_renew(db, held)
-    found = db.later(
-        f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
-        f"WHERE d.shard = %s AND d.pos >= s.next AND d.state IN ({_OPEN}) ORDER BY d.pos LIMIT %s",
-        held.shard, window,
-    )  # fmt: skip
-    if not renewed.count():
+    found = (asked or ask(db, held, window)).people()
+    if found is None:
         return None
-    rows = found.rows()
-    if rows:
-        db.later("UPDATE fanout_shard SET next = %s WHERE id = %s", rows[-1][0] + 1, held.shard)
-    return [_person(*row) for row in rows]
+    people = found[:window]
+    if people:
+        db.later("UPDATE fanout_shard SET next = %s WHERE id = %s", people[-1].pos + 1, held.shard)
+    return people
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,9 +33,15 @@ def load(db: Database, account: str, openids: Collection[str]) -> dict[str, Stan
 
 def notable(db: Database, account: str, openids: Collection[str]) -> dict[str, Standing]:
     """Those of them of whom something is known that a sender must heed. Costs one look when there is nobody at all."""
+    return ask_notable(db, account, openids)()
+
+
+def ask_notable(db: Database, account: str, openids: Collection[str]) -> Callable[[], dict[str, Standing]]:
+    """The same, read when it is looked at: see ``Database.later``."""
     if not openids or not (db.shared or any_known(db, account)):  # two looks would take twice as long where it is far
-        return {}
-    return _load(db, account, openids, " AND (state <> 0 OR gone_until IS NOT NULL OR window_kind IS NOT NULL)")
+        return dict
+    only = " AND (state <> 0 OR gone_until IS NOT NULL OR window_kind IS NOT NULL)"
+    return _ask(db, account, openids, only)
 
 
 def any_known(db: Database, account: str) -> bool:
@@ -43,6 +49,12 @@ def any_known(db: Database, account: str) -> bool:
 
 
 def _load(db: Database, account: str, openids: Collection[str], only: str, lock: str = "") -> dict[str, Standing]:
+    return _ask(db, account, openids, only, lock)()
+
+
+def _ask(
+    db: Database, account: str, openids: Collection[str], only: str, lock: str = ""
+) -> Callable[[], dict[str, Standing]]:
     answers = [
         db.later(
             f"SELECT openid, {_COLUMNS} FROM fanout_subscriber "
@@ -51,7 +63,7 @@ def _load(db: Database, account: str, openids: Collection[str], only: str, lock:
         )
         for some in _some(openids)
     ]  # fmt: skip
-    return {row[0]: _standing(row[1:]) for answer in answers for row in answer.rows()}
+    return lambda: {row[0]: _standing(row[1:]) for answer in answers for row in answer.rows()}
 
 
 def change(db: Database, account: str, openids: Collection[str], now: int, how: Change) -> dict[str, Standing]:

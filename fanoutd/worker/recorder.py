@@ -34,10 +34,11 @@ from fanoutd.store import (
     tokens,
 )
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person
+from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person, Window
 from fanoutd.times import wall_ms
+from fanoutd.worker import sift
 from fanoutd.worker.rests import PARKED, Calls, Intent, Rests
-from fanoutd.worker.sift import sift
+from fanoutd.worker.sift import Asked
 
 #: How long outcomes wait for company before they are written, in seconds.
 INTERVAL = 0.25
@@ -490,18 +491,30 @@ class Recorder:
             # Given back when what is on the wire is recorded: who is idle would keep them from everybody.
             work.parked += [hold for hold in self._holds if not hold.exhausted and not work.gone(hold)]
             return
-        for hold in self._holds:
-            if room > 0 and not hold.exhausted and not work.gone(hold):
-                room -= self._claim_from(db, hold, room, work)
+        room -= self._claim_of(db, [h for h in self._holds if not h.exhausted and not work.gone(h)], room, work)
         while room > 0 and self.journal.size < _LARGE_JOURNAL and work.skipped < _SKIPPED_AT_ONCE:
-            taken = shards.take(db, f"{self._node}/{self.journal.name}")
-            if taken is None:
+            taken = shards.take(db, f"{self._node}/{self.journal.name}", room)
+            if not taken:
                 break
-            lease, campaign = taken
-            self.journal.lease(lease.shard, lease.token, lease.campaign)
-            room -= self._claim_from(db, Hold(lease, campaign, 0.0, 0.0), room, work)
+            for lease, _ in taken:
+                self.journal.lease(lease.shard, lease.token, lease.campaign)
+            room -= self._claim_of(db, [Hold(lease, campaign, 0.0, 0.0) for lease, campaign in taken], room, work)
 
-    def _claim_from(self, db: Database, hold: Hold, room: int, work: _Round) -> int:
+    def _claim_of(self, db: Database, holds: list[Hold], room: int, work: _Round) -> int:
+        """Up to ``room`` people, from one after the other; all are asked for at once, for the store may be far."""
+        windows = [shards.ask(db, hold.lease, room) for hold in holds]
+        known = [sift.ask(db, hold.campaign, each.people() or []) for hold, each in zip(holds, windows, strict=True)]
+        used = 0
+        for hold, window, asked in zip(holds, windows, known, strict=True):
+            if used < room:
+                used += self._claim_from(db, hold, room - used, work, window, asked)
+            elif hold not in self._holds:
+                shards.release(db, hold.lease)
+        return used
+
+    def _claim_from(
+        self, db: Database, hold: Hold, room: int, work: _Round, window: Window | None, asked: Asked | None
+    ) -> int:
         """Up to ``room`` people to send to, and how much of it is used up.
 
         Those who take no messages any more are skipped on the way, those whose channel is closed handed back.
@@ -513,12 +526,13 @@ class Recorder:
         last, passed = False, 0
         while not last and not passed and len(kept) < allowed.room:
             wanted = allowed.room - len(kept)
-            people = shards.claim(db, hold.lease, wanted)
+            people = shards.claim(db, hold.lease, wanted, window)
             if people is None:
                 work.lost.append(hold)
                 return 0
             last = len(people) < wanted
-            takers = sift(db, hold.campaign, hold.lease, people)
+            takers = sift.sift(db, hold.campaign, hold.lease, people, asked)
+            window = asked = None
             work.skipped += len(people) - len(takers)
             due = self._rests.sift(db, hold.campaign, hold.lease, takers, allowed)
             passed += len(takers) - len(due)
