@@ -257,6 +257,11 @@ def finish(db: Database, campaign: str) -> bool:
     return True
 
 
+def unfinished(db: Database, campaign: str) -> bool:
+    """Somebody planned so far is pending or to be sent to again. Needs no transaction."""
+    return _unfinished(db, campaign)
+
+
 def _unfinished(db: Database, campaign: str, lock: str = "") -> bool:
     return db.one(
         f"SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0) LIMIT 1{lock}", campaign

@@ -118,25 +118,38 @@ def lease(db: Database, owner: str) -> Lease | None:
     return taken[0][0] if taken else None
 
 
-def take(db: Database, owner: str, people: int) -> list[tuple[Lease, Campaign]]:
-    """Lease free shards of running campaigns, the oldest first, until they have so many people or a few others look
-    too. Empty when there are none.
+Taken = tuple[Lease, Campaign, "Window"]
+"""A shard that was leased, and who comes first in it."""
+
+
+def take(db: Database, owner: str, people: int, free: Later | None = None) -> list[Taken]:
+    """Lease some free shards of running campaigns, the oldest first: as many as have so many people, if one may take
+    that many of them. Empty when there are none. ``free`` is what ``ask_free`` gave in this transaction.
     """
-    while rows := db.rows(
+    while rows := (free or ask_free(db)).rows():
+        free = None
+        asked = [
+            (held, _ask_for(db, held), campaigns.asked(db, held.campaign), ask(db, held, people))
+            for held in [
+                Lease(shard, token + 1, campaign, owner)
+                for shard, token, campaign, _ in sorted(_enough(rows, people))  # one order of locks for all
+            ]
+        ]
+        taken = [(held, found(), window) for held, answer, found, window in asked if answer.count()]
+        if taken:
+            return taken
+    return []
+
+
+def ask_free(db: Database) -> Later:
+    """Shards that might be leased, with the number of their people."""
+    return db.later(
         "SELECT s.id, s.token, s.campaign, s.pending + s.resend "
         "FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
         f"WHERE s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0) "
         "AND c.state = 'running' ORDER BY c.created_at, s.campaign, s.idx LIMIT %s",
         _CANDIDATES if db.shared else 1,
-    ):
-        asked = [
-            (Lease(shard, token + 1, campaign, owner), _ask_for(db, shard, token, owner), campaigns.asked(db, campaign))
-            for shard, token, campaign, _ in sorted(_enough(rows, people))  # one order of locks for all
-        ]
-        taken = [(held, found()) for held, answer, found in asked if answer.count()]
-        if taken:
-            return taken
-    return []
+    )
 
 
 def _enough(rows: list[Row], people: int) -> list[Row]:
@@ -149,11 +162,11 @@ def _enough(rows: list[Row], people: int) -> list[Row]:
     return chosen
 
 
-def _ask_for(db: Database, shard: int, token: int, owner: str) -> Later:
+def _ask_for(db: Database, held: Lease) -> Later:
     return db.later(
         f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
         "WHERE id = %s AND token = %s AND owner IS NULL",
-        owner, LEASE_MS, shard, token,
+        held.owner, LEASE_MS, held.shard, held.token - 1,
     )  # fmt: skip
 
 
@@ -211,20 +224,27 @@ def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> b
 
     Late results, of an attempt that was given up as unknown in the meantime, are taken too.
     """
-    return not record_all(db, [Attempt(shard, token, list(results))])
+    return not record_all(db, ask_to_record(db, [Attempt(shard, token, list(results))]))
 
 
-def record_all(db: Database, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The same for several shards. Those are given back, unwritten, whose lease the store has never seen: it is an
-    older store than that in which they were taken."""
-    attempts = sorted(attempts, key=lambda each: each.shard)  # one order of locks for all
-    heads = [
+Recording = list[tuple[Attempt, Later]]
+"""Attempts with the rows of their shards, which are held."""
+
+
+def ask_to_record(db: Database, attempts: Iterable[Attempt]) -> Recording:
+    """Begin to write outcomes: see ``Database.later``."""
+    return [
         (each, db.later(f"SELECT token, campaign, errors FROM fanout_shard WHERE id = %s{db.LOCK}", each.shard))
-        for each in attempts
+        for each in sorted(attempts, key=lambda each: each.shard)  # one order of locks for all
     ]
+
+
+def record_all(db: Database, recording: Recording) -> list[Attempt]:
+    """As ``record``, for several shards. Those are given back, unwritten, whose lease the store has never seen: it is
+    an older store than that in which they were taken."""
     unseen: list[Attempt] = []
     writing: list[tuple[_Writing, str]] = []
-    for each, head in heads:
+    for each, head in recording:
         row = head.one()
         if row is None or row[0] < each.token:
             unseen.append(each)

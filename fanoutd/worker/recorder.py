@@ -34,6 +34,7 @@ from fanoutd.store import (
     tokens,
 )
 from fanoutd.store.campaigns import Campaign
+from fanoutd.store.database import Later
 from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person, Window
 from fanoutd.times import wall_ms
 from fanoutd.worker import sift
@@ -188,6 +189,23 @@ class _Round:
 
     def gone(self, hold: Hold) -> bool:
         return hold in self.freed or hold in self.lost or hold.lost
+
+
+@dataclass(slots=True)
+class _People:
+    """Who comes next in a leased shard, and what the store knows of them."""
+
+    hold: Hold
+    window: Window
+    asked: Asked
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """What a claim needs, asked before it is known whether it comes to one."""
+
+    people: list[_People]
+    free: Later | None
 
 
 class Recorder:
@@ -417,7 +435,10 @@ class Recorder:
         with db.transaction():
             for errand in work.errands:
                 self._run_errand(db, errand, work)
-            self._record(db, work)
+            recording = self._ask_to_record(db, work)
+            self._rests.ask(db, {hold.campaign.account for hold in self._holds})
+            ahead = self._ask_ahead(db, work)
+            self._record(db, work, recording)
             self._learn(db, work)
             self._count(work)
             self._look_at_shares(db, work.at)
@@ -428,20 +449,24 @@ class Recorder:
             if work.asked > self._served and not self._ending:
                 work.full = not self._may_claim(work)
                 if not work.full:
-                    self._claim(db, work)
+                    self._claim(db, work, ahead)
             work.rests = self._rests.news(db, {h.campaign.account for h in [*self._holds, *self._new(work)]})
             self._rests.write(db)
             if db.shared:
                 rounds.write(db, self._worker, self._round)
 
-    def _record(self, db: Database, work: _Round) -> None:
+    def _ask_to_record(self, db: Database, work: _Round) -> tuple[shards.Recording, dict[Attempt, Hold]]:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
         for hold, pos, progress in work.results:
             by_shard.setdefault(hold, []).append((pos, progress))
         if by_shard:
             failpoint.reach("before_record")
         attempts = {Attempt(hold.lease.shard, hold.lease.token, results): hold for hold, results in by_shard.items()}
-        for unseen in shards.record_all(db, list(attempts)):
+        return shards.ask_to_record(db, attempts), attempts
+
+    def _record(self, db: Database, work: _Round, asked: tuple[shards.Recording, dict[Attempt, Hold]]) -> None:
+        recording, attempts = asked
+        for unseen in shards.record_all(db, recording):
             hold = attempts[unseen]
             campaigns.move(db, hold.campaign.id, "running", "paused", cause="past", reason=WENT_BACK)
             work.lost.append(hold)
@@ -480,7 +505,22 @@ class Recorder:
         """At most two windows may be claimed and unrecorded."""
         return sum(h.open - work.closed[h] for h in self._holds) <= self._window()
 
-    def _claim(self, db: Database, work: _Round) -> None:
+    def _ask_ahead(self, db: Database, work: _Round) -> _Ahead:
+        """Who would be claimed, and what must be known of them: asked while outcomes are written, for the store may
+        be far."""
+        if work.asked <= self._served or self._ending or not self._may_claim(work):
+            return _Ahead([], None)
+        holds = [hold for hold in self._holds if not hold.exhausted and not hold.lost]
+        asked = self._ask_for(db, [(hold, shards.ask(db, hold.lease, self._window())) for hold in holds])
+        enough = sum(len(people.window.people() or []) for people in asked) >= self._window()
+        return _Ahead(asked, None if enough else shards.ask_free(db))
+
+    def _ask_for(self, db: Database, windows: list[tuple[Hold, Window]]) -> list[_People]:
+        return [
+            _People(hold, window, sift.ask(db, hold.campaign, window.people() or [])) for hold, window in windows
+        ]
+
+    def _claim(self, db: Database, work: _Round, ahead: _Ahead) -> None:
         """Claim one window, from the shards in hand first, then from new ones."""
         room = self._window()
         failpoint.reach("before_claim")
@@ -491,34 +531,36 @@ class Recorder:
             # Given back when what is on the wire is recorded: who is idle would keep them from everybody.
             work.parked += [hold for hold in self._holds if not hold.exhausted and not work.gone(hold)]
             return
-        room -= self._claim_of(db, [h for h in self._holds if not h.exhausted and not work.gone(h)], room, work)
+        room -= self._claim_of(db, [each for each in ahead.people if not work.gone(each.hold)], room, work)
+        free = ahead.free
         while room > 0 and self.journal.size < _LARGE_JOURNAL and work.skipped < _SKIPPED_AT_ONCE:
-            taken = shards.take(db, f"{self._node}/{self.journal.name}", room)
+            taken = shards.take(db, f"{self._node}/{self.journal.name}", room, free)
+            free = None
             if not taken:
                 break
-            for lease, _ in taken:
+            for lease, _, _ in taken:
                 self.journal.lease(lease.shard, lease.token, lease.campaign)
-            room -= self._claim_of(db, [Hold(lease, campaign, 0.0, 0.0) for lease, campaign in taken], room, work)
+            windows = [(Hold(lease, campaign, 0.0, 0.0), window) for lease, campaign, window in taken]
+            room -= self._claim_of(db, self._ask_for(db, windows), room, work)
 
-    def _claim_of(self, db: Database, holds: list[Hold], room: int, work: _Round) -> int:
-        """Up to ``room`` people, from one after the other; all are asked for at once, for the store may be far."""
-        windows = [shards.ask(db, hold.lease, room) for hold in holds]
-        known = [sift.ask(db, hold.campaign, each.people() or []) for hold, each in zip(holds, windows, strict=True)]
+    def _claim_of(self, db: Database, asked: list[_People], room: int, work: _Round) -> int:
+        """Up to ``room`` people, from one shard after the other."""
         used = 0
-        for hold, window, asked in zip(holds, windows, known, strict=True):
+        for each in asked:
             if used < room:
-                used += self._claim_from(db, hold, room - used, work, window, asked)
-            elif hold not in self._holds:
-                shards.release(db, hold.lease)
+                used += self._claim_from(db, each, room - used, work)
+            elif each.hold not in self._holds:
+                shards.release(db, each.hold.lease)
         return used
 
-    def _claim_from(
-        self, db: Database, hold: Hold, room: int, work: _Round, window: Window | None, asked: Asked | None
-    ) -> int:
+    def _claim_from(self, db: Database, given: _People, room: int, work: _Round) -> int:
         """Up to ``room`` people to send to, and how much of it is used up.
 
         Those who take no messages any more are skipped on the way, those whose channel is closed handed back.
         """
+        hold = given.hold
+        window: Window | None = given.window
+        asked: Asked | None = given.asked
         allowed = self._rests.allow(db, hold.campaign, hold.lease, room)
         if not allowed.room:
             return self._pass_over(db, hold, work)
@@ -532,7 +574,7 @@ class Recorder:
                 return 0
             last = len(people) < wanted
             takers = sift.sift(db, hold.campaign, hold.lease, people, asked)
-            window = asked = None
+            window = asked = None  # whoever comes after them is asked for now
             work.skipped += len(people) - len(takers)
             due = self._rests.sift(db, hold.campaign, hold.lease, takers, allowed)
             passed += len(takers) - len(due)
@@ -613,9 +655,10 @@ class Recorder:
     def _finish_campaigns(self, db: Database, work: _Round) -> None:
         """In a transaction after that of the last record: of two workers at the end, one sees both."""
         try:
-            with db.transaction():
-                for campaign in {hold.campaign.id for hold in work.freed}:
-                    campaigns.finish(db, campaign)
+            for campaign in {hold.campaign.id for hold in work.freed}:
+                if not campaigns.unfinished(db, campaign):
+                    with db.transaction():
+                        campaigns.finish(db, campaign)
         except StoreAway:
             pass  # the dispatcher's rescue sweep does it
         if not self._holds and self.journal.size > _LARGE_JOURNAL:

@@ -48,10 +48,7 @@ class Site:
         at = sorted(datetime.fromisoformat(row["at"]).timestamp() for row in self._bench.sandbox.ledger_rows())
         assert len(at) == self._people == len(self._bench.accepted())
         first, last = at[self._people // 10], at[self._people * 9 // 10]
-        trips, commits = (
-            after - before
-            for after, before in zip((self._wire.requests(), self._wire.requests_with("COMMIT")), self._before, strict=True)
-        )
+        trips, commits = self._wire.requests() - self._before[0], self._wire.requests_with("COMMIT") - self._before[1]
         return Speed(0.8 * self._people / (last - first), self._people / (at[-1] - at[0]), trips / commits)
 
     def close(self) -> None:
