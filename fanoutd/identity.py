@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 _FILE = "node"
@@ -21,28 +21,50 @@ _FILE = "node"
 #: A file that a daemon leaves in every state directory in which it has run: without a name that is no new one.
 _USED = "epoch"
 
+#: So much of the host's name fits into a store's columns beside what makes it unique, in characters.
+_HOST = 50
+
 #: _IOR('v', 1, long): the kernel fills in 32 bits (linux/fs.h; ioctl_iflags(2) has its kin).
 _FS_IOC_GETVERSION = (2 << 30) | (struct.calcsize("l") << 16) | (ord("v") << 8) | 1
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """``node`` is the name under which leases are taken. ``copied``: nobody has seen to that yet."""
+    """``node`` is the name under which leases are taken. ``copied``: nobody has seen to that yet.
+
+    ``secret`` is what tells two of one name apart in a store that they share. ``was``: of a copy its original's name.
+    """
 
     node: str
     copied: bool = False
+    secret: str = field(default="", compare=False, repr=False)
+    was: str | None = field(default=None, compare=False)
 
 
-def of(state_dir: Path) -> Identity:
-    """As the state directory says; a new or a copied one is given a name. Raises OSError."""
+def of(state_dir: Path, shared: bool = False) -> Identity:
+    """As the state directory says; a new or a copied one is given a name. Raises OSError.
+
+    ``shared``: other machines are on its store, and some of them may have the same host name.
+    """
     file = state_dir / _FILE
     said = _read(file)
     if said is None and not (state_dir / _USED).exists():
-        return _write(file, Identity(os.uname().nodename))
+        return _write(file, Identity(_new_name() if shared else os.uname().nodename, secret=_new_secret()))
     if said is not None and _is_itself(file, said):
-        return Identity(str(said["node"]), bool(said.get("copied")))
+        secret, was = said.get("secret"), said.get("was")
+        known = Identity(
+            str(said["node"]), bool(said.get("copied")), secret if isinstance(secret, str) else "",
+            was if isinstance(was, str) else None,
+        )  # fmt: skip
+        return known if known.secret else _write(file, replace(known, secret=_new_secret()))
     # Leases under the old name are the original's, if that is still alive.
-    return _write(file, Identity(f"{os.uname().nodename}-{os.urandom(3).hex()}", copied=True))
+    was = None if said is None else str(said.get("node"))
+    return _write(file, Identity(_new_name(), copied=True, secret=_new_secret(), was=was))
+
+
+def file_of(state_dir: Path) -> Path:
+    """Without this file a daemon takes a new name when it starts."""
+    return state_dir / _FILE
 
 
 def seen_to(state_dir: Path) -> None:
@@ -50,7 +72,15 @@ def seen_to(state_dir: Path) -> None:
     file = state_dir / _FILE
     known = of(state_dir)
     if known.copied:
-        _write(file, Identity(known.node))
+        _write(file, replace(known, copied=False))
+
+
+def _new_name() -> str:
+    return f"{os.uname().nodename[:_HOST]}-{os.urandom(3).hex()}"
+
+
+def _new_secret() -> str:
+    return os.urandom(16).hex()
 
 
 def _read(file: Path) -> dict[str, object] | None:
@@ -66,7 +96,7 @@ def _write(file: Path, new: Identity) -> Identity:
     half = file.with_suffix(".new")
     with half.open("w", encoding="utf-8") as out:
         os.fchmod(out.fileno(), 0o600)
-        out.write(json.dumps({"node": new.node, "copied": new.copied, **_self(out.fileno())}) + "\n")
+        out.write(json.dumps({**asdict(new), **_self(out.fileno())}) + "\n")
         out.flush()
         os.fsync(out.fileno())
     half.replace(file)

@@ -24,6 +24,7 @@ from fanoutd.store.campaigns import Campaign, Counts
 from fanoutd.store.schema import migrate
 from support.bench import wait_for
 from support.daemon import Daemon, follower
+from support.stores import KINDS, url
 
 CONFIG = """
 [account.main]
@@ -59,10 +60,10 @@ on_gone = "DELETE FROM people WHERE openid = %(openid)s"
 class Office:
     """A store with errands, and the operator's databases beside it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
         file = folder / "fanoutd.toml"
-        file.write_text(CONFIG.replace("FOLDER", str(folder)))
+        file.write_text(f'[store]\nurl = "{url(kind, folder)}"\n{CONFIG.replace("FOLDER", str(folder))}')
         file.chmod(0o600)
         self.config = load(file, {})
         self.config.daemon.state_dir.mkdir()
@@ -130,9 +131,9 @@ class Office:
             self.db.execute("UPDATE fanout_outbox SET due = 0")
 
 
-@pytest.fixture
-def office(tmp_path: Path) -> Office:
-    return Office(tmp_path)
+@pytest.fixture(params=KINDS)
+def office(request: pytest.FixtureRequest, tmp_path: Path) -> Office:
+    return Office(tmp_path, request.param)
 
 
 # ---- on_finish
@@ -391,7 +392,7 @@ def test_the_last_word_holds_whatever_could_not_be_told_meanwhile(
 
 def test_a_flood_is_worked_off_without_waiting_for_the_clock(office: Office) -> None:
     with office.db.transaction():
-        for i in range(350):
+        for i in range(130):
             outbox.add(office.db, "on_opt_in", {"account": "main", "openid": f"oPERSON{i}"})
     office.work()
     assert office.left() == []

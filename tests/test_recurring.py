@@ -132,7 +132,7 @@ class Desk:
 
     def at(self, minutes: float) -> list[str]:
         """What is submitted so many minutes after noon."""
-        found = recurring.submit_due(self.db, self.spool, ms(MONDAY) + int(minutes * MINUTE))
+        found = recurring.submit_due(self.db, self.spool, self.config, "n1", ms(MONDAY) + int(minutes * MINUTE))
         self.import_all()
         return found
 

@@ -20,8 +20,9 @@ from fanoutd.times import wall_ms
 
 log = logging.getLogger(__name__)
 
-#: How long after its end a lease of another node is taken over, in milliseconds: longer than a request may take.
-TAKEN_OVER_AFTER_MS = 30_000
+#: How long after its end a lease of another node is taken over, in milliseconds: longer than a request may take that
+#: began when it still held. Together with the lease, and the pause between two sweeps, less than a minute.
+TAKEN_OVER_AFTER_MS = 15_000
 
 AtAnyRisk = Callable[[str], bool]
 """Whether an account wants custom messages repeated whose answer was never seen."""
@@ -85,7 +86,8 @@ def settle(
         # Who bears this token was handed back already, and not sent to since.
         claimed = [person for person in shards.in_flight(db, held.shard) if person.attempt != held.token]
         quotas.settle(
-            db, campaign.account, channels[0], wall_ms(), len(claimed), _calls(said, held, claimed, channels[0])
+            db, campaign.account, channels[0], wall_ms(), len(claimed), _calls(said, held, claimed, channels[0]),
+            held.owner,
         )
         for person in claimed:
             place, own = (held.shard, person.pos, held.token), person.person is not None

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fanoutd import __version__, identity, log
-from fanoutd.config import Config
+from fanoutd.config import Config, sqlite_path
 from fanoutd.errors import NotPermitted
 from fanoutd.master import forking, launch, lock, privileges
 from fanoutd.master.children import ENTRIES
@@ -120,7 +120,8 @@ def _locked(path: Path, fd: int | None = None) -> Iterator[Lock]:
 
 def _node(config: Config) -> str:
     try:
-        return identity.of(config.daemon.state_dir).node
+        shared = sqlite_path(config.store_url) is None
+        return identity.of(config.daemon.state_dir, shared).node
     except OSError as e:
         words = f"{config.daemon.state_dir}: {e.strerror}; the daemon must be able to write there"
         raise NotPermitted(words) from None
