@@ -6,13 +6,13 @@ import heapq
 import json
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from fanoutd import times
 from fanoutd.bucket import Bucket
 from fanoutd.config import Account
 from fanoutd.gates import QuietWatch, is_test
@@ -22,6 +22,7 @@ from fanoutd.message import Body, RenderError, broken_body, compile_body
 from fanoutd.outcome import Progress, channel_name, channel_number, next_channel
 from fanoutd.store.shards import Person
 from fanoutd.store.tokens import Token
+from fanoutd.times import clock
 from fanoutd.worker.breaker import Breaker
 from fanoutd.worker.recorder import Hold
 from fanoutd.worker.shut import Shut
@@ -211,7 +212,7 @@ class Lane:
         rest = self.bucket.resting()
         if not rest:
             return ""
-        until = times.clock(times.wall_ms() + int(rest * 1000), self.account.timezone)
+        until = clock(int((time.time() + rest) * 1000), self.account.timezone)
         return f"WeChat said too many calls in a minute (45011): the account rests until {until}, then goes slower"
 
     def withdraw(self, wanted: Callable[[Job], bool] = lambda _job: True) -> list[Job]:
