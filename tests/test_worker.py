@@ -17,6 +17,7 @@ from fanoutd.outcome import State
 from fanoutd.sandbox.options import Options
 from fanoutd.sandbox.people import fate
 from support.bench import Bench, person, stop_between_writes, wait_for
+from support.mariadb import server
 
 Make = Callable[..., Bench]
 
@@ -225,15 +226,17 @@ def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nob
     assert b.counts().unknown <= 4
 
 
+@pytest.mark.parametrize("store", ["sqlite", "mysql"])
 def test_what_was_taken_over_from_a_stopped_worker_is_told_by_it_when_it_wakes(
-    bench: Make, monkeypatch: pytest.MonkeyPatch
+    bench: Make, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     monkeypatch.setattr("fanoutd.store.shards.LEASE_MS", 1500)
     monkeypatch.setattr("fanoutd.worker.recorder.LEASE_MS", 1500)
     monkeypatch.setattr("fanoutd.worker.recorder._RENEW_AFTER", 0.3)
     monkeypatch.setattr("fanoutd.worker.recorder._MARGIN", 0.5)
     monkeypatch.setattr("fanoutd.dispatcher.recovery.TAKEN_OVER_AFTER_MS", 500)
-    b = bench(concurrency=4, latency="50ms")
+    url = "sqlite" if store == "sqlite" else server().database()
+    b = bench(concurrency=4, latency="50ms", store=url)
     b.campaign(400)
     worker = b.work()
     wait_for(lambda: len(b.accepted()) > 20, "a first part")
