@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,6 +60,8 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
         tokens = past.tokens | Counter(before_us.tokens)
         heard = Heard(before_us.nodes | {node}, tokens)
         missing = sorted(set(others) - heard.nodes)
+        if not missing:
+            _find_silent(past, there, tokens)
         _find_strays(db, past, there)
         for shard in there.values():
             results = []
@@ -101,6 +103,13 @@ def _read_all(journals: Path, campaign: Campaign, there: dict[int, Shard]) -> Pa
             said.reliable = False
         _take_in(past, said, tag(campaign.id), there)
     return past
+
+
+def _find_silent(past: Past, there: dict[int, Shard], told: Mapping[int, int]) -> None:
+    """A lease that the store knows and nobody's journal: whoever had it may have sent to whom it had claimed."""
+    for shard in there.values():
+        if shard.leased and told.get(shard.id, 0) < shard.token:
+            past.silent[shard.id] = max(past.silent[shard.id], shard.token)
 
 
 def _take_in(past: Past, said: Testimony, campaign: int, there: dict[int, Shard]) -> None:
