@@ -45,7 +45,7 @@ class Pace:
     """What all processes share of an account's rate."""
 
     rate: float
-    """As configured: this node's part of it."""
+    """As configured; on a store that several nodes share this node's part of it, which may be 0."""
     due: float
     """When the next call is due."""
     rest: float = 0.0
@@ -94,7 +94,7 @@ def tallied(pace: Pace, at: float, answers: int, busy: int) -> Pace:
 
 def slower(pace: Pace, at: float) -> Pace:
     """After -1 in numbers: a third slower, but never less than a call a second or a twentieth of the rate."""
-    least = min(1.0, max(LEAST_CALLS / pace.rate, LEAST_SLOWED))
+    least = min(1.0, max(LEAST_CALLS / max(pace.rate, LEAST_CALLS), LEAST_SLOWED))
     return replace(pace, slowed=max(least, pace.slowed * SLOWER), slowed_at=at, answers=0)
 
 
@@ -103,6 +103,22 @@ def configured(pace: Pace, at: float, rate: float) -> Pace:
     if rate == pace.rate:
         return pace
     return Pace(rate, min(pace.due, at + 1.0 / rate), pace.rest)
+
+
+def reparted(pace: Pace, at: float, rate: float) -> Pace:
+    """With another part of the account's rate: what was answered holds on.
+
+    The next call waits as if the last one had left at the new rate. Else calls that another node has just made could
+    be made here once more.
+    """
+    if rate == pace.rate:
+        return pace
+    due = pace.due
+    if rate > pace.rate:
+        due = max(due, at + 1.0 / rate)
+    elif rate and due > at:
+        due += 1.0 / rate - 1.0 / pace.rate
+    return replace(pace, rate=rate, due=due)
 
 
 def grant(due: float, at: float, rate: float, wanted: int) -> tuple[int, float]:

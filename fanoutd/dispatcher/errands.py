@@ -116,7 +116,7 @@ class Errands:
             log.info("%s: %s", _title(errand), said)
 
     def _person(self, db: Database, errand: Errand) -> str | None:
-        if not (errand.name in _WORDS and outbox.has_later(db, errand, _WORDS)):
+        if not (errand.name in _WORDS and outbox.superseded(db, errand, _WORDS)):
             _tell(self._config, errand.name, errand.payload["account"], errand.payload["openid"])
         with db.transaction():
             outbox.settled(db, errand, _WORDS if errand.name in _WORDS else (errand.name,))

@@ -13,7 +13,7 @@ import requests
 
 from fanoutd import gates
 from fanoutd.bucket import Bucket, bucket_path
-from fanoutd.config import Account, Config
+from fanoutd.config import Account, Config, sqlite_path
 from fanoutd.outcome import CHANNELS, channel_name, channel_number
 from fanoutd.store import Database, campaigns, quotas, shards, tokens
 from fanoutd.times import wall_ms
@@ -44,19 +44,27 @@ class Counted:
 
 
 class Limits:
-    """``reopened()`` is called when people may be sent to again. Safe for several threads."""
+    """``reopened()`` is called when people may be sent to again. Safe for several threads.
 
-    def __init__(self, config: Config, reopened: Callable[[Database], None]) -> None:
-        self._config, self._reopened = config, reopened
+    ``leads``: whether this node does what one does for all. ``whole``: the account's rate over all nodes, where there
+    may be several and it is known.
+    """
+
+    def __init__(
+        self, config: Config, reopened: Callable[[Database], None], leads: Callable[[], bool] = lambda: True,
+        whole: Callable[[str], float | None] = lambda _name: None,
+    ) -> None:  # fmt: skip
+        self._config, self._reopened, self._leads, self._whole = config, reopened, leads, whole
         self._asked: dict[str, float] = {}
         self._asking = threading.Lock()
 
     def start(self, db: Database) -> None:
         """What this configuration says is in force from here on; quiet hours and quota are looked at anew."""
         for account in self._config.accounts.values():
-            bucket = self._bucket(account)
-            bucket.configure(account.rate)
-            bucket.close()
+            if not db.shared:  # else ``parts`` feeds it
+                bucket = self._bucket(account)
+                bucket.configure(account.rate)
+                bucket.close()
             with db.transaction():
                 for channel in CHANNELS:
                     cap = account.daily_limit.get(channel)
@@ -70,6 +78,8 @@ class Limits:
 
     def check(self, db: Database) -> None:
         """Now and then: of every account that is at work."""
+        if not self._leads():
+            return
         for name in {each.account for each in campaigns.in_states(db, "planning", "running")}:
             self._ask_for(db, name, self._channels(db, name))
         with db.transaction():
@@ -78,6 +88,8 @@ class Limits:
     def sweep(self, db: Database) -> None:
         """Every few seconds: rests that are over, and what running campaigns wait for."""
         at = wall_ms()
+        if not self._leads():
+            return
         for name in self._config.accounts:
             found = quotas.known(db, name, at)
             ended = [channel for channel, quota in found.items() if quota.rest_until and quota.rest_until <= at]
@@ -86,7 +98,12 @@ class Limits:
         self._tell(db, at)
 
     def rate(self, name: str) -> float:
-        """Calls a second that the account may make now, a rest aside."""
+        """Calls a second that the account may make now, on all nodes together, a rest aside."""
+        whole = self._whole(name)
+        return self.part(name) if whole is None else round(whole, 3)
+
+    def part(self, name: str) -> float:
+        """Calls a second that it may make from this node."""
         bucket = self._bucket(self._config.accounts[name])
         try:
             return round(bucket.in_force(), 3)
@@ -106,7 +123,8 @@ class Limits:
         return time.monotonic() - self._asked.get(name, -ASK_AGAIN) >= ASK_AGAIN
 
     def _bucket(self, account: Account) -> Bucket:
-        return Bucket(bucket_path(self._config.daemon.state_dir, account.name), account.rate)
+        shared = sqlite_path(self._config.store_url) is None
+        return Bucket(bucket_path(self._config.daemon.state_dir, account.name), account.rate, shared)
 
     def _channels(self, db: Database, name: str) -> list[int]:
         """Those that the account's campaigns at work use."""

@@ -23,11 +23,13 @@ from fanoutd.config import sqlite_path
 from fanoutd.dispatcher import commands, forecast, recurring
 from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.cluster import Cluster
+from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.limits import Limits
+from fanoutd.dispatcher.parts import Parts
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.receipts import Receipts
@@ -44,7 +46,6 @@ from fanoutd.journal import discredit, expire
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
-from fanoutd.promise import promise
 from fanoutd.spool import Spool
 from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, open_store, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
@@ -105,11 +106,13 @@ class Dispatcher:
         self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set, self._cluster.hold)
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._templates = Templates(self._config.accounts, self._refresher.check)
-        self._limits = Limits(self._config, self._announce)
         self._queries = Queries()
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher, self._cluster.hold)
         self._outbox = Errands(self._config, self._db, self._promise, lambda: self._cluster.leads)
+        self._parts = Parts(self._config, self._node)
+        self._limits = Limits(self._config, self._announce, lambda: self._cluster.leads, self._parts.rate)
+        self._cluster.each_beat(self._parts.beat)
         self._cluster.each_beat(self._refresher.follow)
         self._cluster.each_beat(self._outbox.each_beat)
         self._shared = SharedWork(
@@ -150,12 +153,14 @@ class Dispatcher:
             "recurring": self._submit_recurring,
         }
         self._refused: str | None = None  # why this node may not use its store
-        self._store_trouble = False  # a write has failed since the last sweep that went well
+        self._store_trouble: str | None = None  # why a write has failed since the last sweep that went well
+        self._durability = Durability(state_dir, child.config.store_url)
         self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
         self._desk = ThreadPoolExecutor(1, "desk")
         self._checks = ThreadPoolExecutor(4, "check")  # WeChat may be slow to answer: no plan waits behind it
         self._plans = ThreadPoolExecutor(2, "plan")
+        self._lists = ThreadPoolExecutor(1, "list")  # they wait for no database of the operator's
         self._asks = ThreadPoolExecutor(2, "ask")
         self._obeying = ThreadPoolExecutor(8, "obey")  # each waits for other nodes, and does nothing else
         self._forecasts = ThreadPoolExecutor(1, "forecast")  # a million people are not counted at once
@@ -181,6 +186,7 @@ class Dispatcher:
                 self._promise(self._desk.submit(self._guarded, self._last_epoch))
                 wait(self._open, _LAST_WORDS)
                 if any(m.get("last") for m in stops):
+                    wait([self._jobs.submit(self._guarded, self._leave_parts)], _LAST_WORDS)
                     self._cluster.leave(_LAST_WORDS)
                 return 0
             self._beat()
@@ -198,6 +204,8 @@ class Dispatcher:
             self._desk.submit(self._guarded, self._start)
         elif kind == "logs":
             follow_log(message)
+        elif kind == "ask" and message["method"] == "daemon.status" and (why := self._why_not_yet()):
+            self._say({"t": "answer", "n": message["n"], "result": self._status_without_store(why)})
         elif kind == "ask" and message["method"] == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._syncs.submit(self._guarded, self._answer, message)
         elif kind == "ask":
@@ -224,7 +232,7 @@ class Dispatcher:
         try:
             again_if_busy(lambda: step(*args))
         except StoreAway as e:
-            self._store_trouble = True
+            self._store_trouble = str(e)
             log.warning("%s", e)
         except Exception:
             log.exception("%s failed", step.__name__)
@@ -271,7 +279,9 @@ class Dispatcher:
                 self._say({"t": "refused", "error": str(e)})
                 time.sleep(_STORE_RETRY)
             except (StoreAway, OSError) as e:
-                log.warning("%s", e)
+                if str(e) != self._store_trouble:  # once, not every second
+                    log.warning("%s; trying again until it is there", e)
+                self._store_trouble, self._refused = str(e), None
                 time.sleep(_STORE_RETRY)
         self._advance(self._db())
         for account in self._config.accounts:
@@ -352,7 +362,8 @@ class Dispatcher:
         self._jobs.submit(self._guarded, self._sweep_limits)
         self._announce(db)
         self._receipts.settle(db)
-        self._store_trouble = False
+        self._durability.look(db)
+        self._store_trouble = None
 
     def _sweep_limits(self) -> None:
         self._limits.sweep(self._db())
@@ -368,6 +379,9 @@ class Dispatcher:
         """A store that is put back while we are away shows an earlier one."""
         if self._trusted.is_set():
             self._advance(self._db())
+
+    def _leave_parts(self) -> None:
+        self._parts.leave(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
@@ -462,7 +476,8 @@ class Dispatcher:
             if objected:
                 self._planning.discard(campaign.id)
         if not objected:
-            self._plans.submit(self._guarded, self._plan, campaign)
+            plans = self._plans if campaign.origin == "query" else self._lists
+            plans.submit(self._guarded, self._plan, campaign)
 
     def _plan(self, campaign: Campaign) -> None:
         self._jobs.submit(self._guarded, self._ask_quota, campaign.account)
@@ -540,6 +555,10 @@ class Dispatcher:
             reason, token = message.get("reason"), message.get("token_refused", True)
             self._refresher.refused(self._db(), message["account"], message["token"], reason, token)
 
+    def _why_not_yet(self) -> str | None:
+        """What the daemon waits for before it does anything."""
+        return None if self._trusted.is_set() else self._refused or self._store_trouble
+
     def _wait_for_trust(self) -> None:
         """Raises RpcError when this node may not use its store."""
         while not self._trusted.wait(_STORE_RETRY):
@@ -560,7 +579,10 @@ class Dispatcher:
         except RpcError as e:
             answer["error"] = {"code": e.code, "message": e.message, "data": e.data}
         except StoreAway as e:
-            answer["error"] = {"code": -32005, "message": f"{e}; try again", "data": None}
+            if message["method"] == "daemon.status":
+                answer["result"] = self._status_without_store(str(e))
+            else:
+                answer["error"] = {"code": -32005, "message": f"{e}; try again", "data": None}
         except Exception:
             log.exception("%s failed", message["method"])
             answer["error"] = {"code": -32603, "message": "internal error; the daemon's log says more", "data": None}
@@ -644,12 +666,23 @@ class Dispatcher:
         waiting, leased = shards.totals(db)
         latency = (time.monotonic() - started) * 1000
         return {
-            "store": {"kind": db.kind, "ok": not self._store_trouble, "latency_ms": round(latency, 2)},
+            "store": {
+                "kind": db.kind, "ok": self._store_trouble is None, "latency_ms": round(latency, 2),
+                "error": self._store_trouble,
+            },
             "accounts": [self._account(db, name) for name in self._config.accounts],
             "shards": {"pending": waiting, "leased": leased},
             "nodes": self._cluster.view(db),
-            "promise": promise(self._config.daemon.state_dir, sqlite_path(self._config.store_url)),
+            "promise": self._durability.promise(),
         }
+
+    def _status_without_store(self, why: str) -> dict[str, Any]:
+        kind = "sqlite" if sqlite_path(self._config.store_url) else "mysql"
+        return {
+            "store": {"kind": kind, "ok": False, "latency_ms": None, "error": why},
+            "accounts": [], "shards": {"pending": None, "leased": None}, "nodes": [],
+            "promise": self._durability.promise(),
+        }  # fmt: skip
 
     def _account(self, db: Database, name: str) -> dict[str, Any]:
         token = self._refresher.shown(db, name)
@@ -657,6 +690,7 @@ class Dispatcher:
             "name": name,
             "token": {key: token[key] for key in ("ok", "expires_in", "source", "error")},
             "rate": self._limits.rate(name),
+            "part": self._limits.part(name),
             "quota": self._limits.quota(db, name),
         }
 

@@ -110,6 +110,7 @@ class Planner:
             self._own(db, campaign.id, *states)
             db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", campaign.id)
             campaigns.move(db, campaign.id, "planning", "running", reason=None)
+            campaigns.explain_plan(db, campaign.id, None)
         with db.transaction():
             campaigns.finish(db, campaign.id)
         self._spool.remove(campaign.id)
@@ -127,7 +128,7 @@ class Planner:
     def _wait(self, db: Database, campaign: Campaign, reason: str) -> None:
         with db.transaction():
             self._own(db, campaign.id, "planning", "running")
-            db.execute("UPDATE fanout_campaign SET reason = %s WHERE id = %s AND planned = 0", reason, campaign.id)
+            campaigns.explain_plan(db, campaign.id, reason)
 
 
 def _already(db: Database, campaign: Campaign) -> Iterator[str]:

@@ -86,7 +86,8 @@ def settle(
         # Who bears this token was handed back already, and not sent to since.
         claimed = [person for person in shards.in_flight(db, held.shard) if person.attempt != held.token]
         quotas.settle(
-            db, campaign.account, channels[0], wall_ms(), len(claimed), _calls(said, held, claimed, channels[0])
+            db, campaign.account, channels[0], wall_ms(), len(claimed), _calls(said, held, claimed, channels[0]),
+            held.owner,
         )
         for person in claimed:
             place, own = (held.shard, person.pos, held.token), person.person is not None

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fanoutd.config import Account, Config
@@ -21,7 +22,7 @@ from fanoutd.dispatcher import token_advice, token_forced, token_shared
 from fanoutd.dispatcher.cluster import Hold, nobody_else
 from fanoutd.dispatcher.token_sources import READ_EVERY, Refused, fetch, source
 from fanoutd.dispatcher.token_standing import REFUSED_EVERY, Standing, due, renew_in, shown
-from fanoutd.store import Database, campaigns, meta, tokens
+from fanoutd.store import Database, again_if_busy, campaigns, meta, tokens
 from fanoutd.store.tokens import NEVER, Token
 from fanoutd.times import wall_ms
 
@@ -67,11 +68,11 @@ class Refresher:
         for name, account in self._accounts.items():
             origin = tokens.fingerprint(f"{account.app_id} {account.api_base} {account.token!r}")
             key = f"token_origin_{tokens.fingerprint(name)}"
-            before = meta.read(db, key)
-            if before == origin:
+            if meta.read(db, key) == origin:
                 continue
             with db.transaction():
-                if before is not None:
+                before = meta.hold(db, key, "")
+                if before not in ("", origin):
                     tokens.forget(db, name)
                 meta.write(db, key, origin)
 
@@ -232,8 +233,7 @@ class Refresher:
         standing = self._standings[name]
         dead = old.text if old is not None and (killed or standing.refuses(old)) else ""
         if token != old:
-            with db.transaction():
-                tokens.save(db, name, token, dead)
+            again_if_busy(partial(_keep, db, name, token, dead))  # of its own: a repeat of more would fetch once more
         token = tokens.load(db, name) or token  # or a newer one that somebody else has kept
         self._standings[name] = Standing(
             fetched_at=time.monotonic(), replaced_at=standing.replaced_at, probes=standing.probes,
@@ -270,12 +270,18 @@ class Refresher:
         """Campaigns that stopped for want of a token go on by themselves; says whether there were any."""
         with db.transaction():
             campaigns.well_again(db, name, "token")
-            stopped = _paused(db, name)
+            stopped = _paused(db, name, db.LOCK)  # an operator may be pausing one of them for longer
             for each in stopped:
                 campaigns.move(db, each, "paused", "running", cause=None, reason=None)
         return bool(stopped)
 
 
-def _paused(db: Database, name: str) -> list[str]:
+def _keep(db: Database, name: str, token: Token, dead: str) -> None:
+    with db.transaction():
+        tokens.save(db, name, token, dead)
+
+
+def _paused(db: Database, name: str, lock: str = "") -> list[str]:
     """The account's campaigns that wait for a token."""
-    return [each.id for each in campaigns.in_states(db, "paused") if each.account == name and each.cause == "token"]
+    found = campaigns.in_states(db, "paused", lock=lock)
+    return [each.id for each in found if each.account == name and each.cause == "token"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fanoutd.journal import in_use, kept, tag
 from fanoutd.outcome import LONG_AGO, OPEN, Progress, State, channel_number
-from fanoutd.store import Database, campaigns, shards
+from fanoutd.store import Database, StoreBusy, campaigns, shards
 from fanoutd.store.campaigns import Campaign, Heard
 from fanoutd.store.shards import Person, Result, Shard
 from fanoutd.testimony import Call, Testimony, read, replay
@@ -53,10 +53,13 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
     """
     channels = tuple(channel_number(c) for c in campaign.definition["channels"])
     changed = 0
+    seen = {each.id: each for each in shards.of_campaign(db, campaign.id)}
+    past = _read_all(journals, campaign, seen)  # before the transaction: nobody waits for our reading
     with db.transaction():
-        there = {each.id: each for each in shards.of_campaign(db, campaign.id)}
+        there = {each.id: each for each in shards.of_campaign(db, campaign.id, db.LOCK)}
+        if {id: each.token for id, each in there.items()} != {id: each.token for id, each in seen.items()}:
+            raise StoreBusy(f"campaign {campaign.id} has changed meanwhile")
         before_us = campaigns.heard(db, campaign.id, db.LOCK) or Heard()
-        past = _read_all(journals, campaign, there)
         tokens = past.tokens | Counter(before_us.tokens)
         heard = Heard(before_us.nodes | {node}, tokens)
         missing = sorted(set(others) - heard.nodes)

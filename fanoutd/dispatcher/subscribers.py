@@ -60,7 +60,7 @@ class Subscribers:
         at = wall if params["at"] is None else params["at"]
         with db.transaction():
             joins = event == "subscribe" and synced(db, account)
-            before = subscribers.get(db, account, openid)
+            before = subscribers.get(db, account, openid, db.LOCK)
 
             def heard(known: Standing) -> Standing | None:
                 after = happened(known, event, at, wall, self._config.windows)

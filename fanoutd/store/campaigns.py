@@ -128,8 +128,9 @@ def define(db: Database, campaign: Campaign) -> None:
     )  # fmt: skip
 
 
-def get(db: Database, campaign: str) -> Campaign | None:
-    row = db.one(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s", campaign)
+def get(db: Database, campaign: str, lock: str = "") -> Campaign | None:
+    """``lock``: ``db.LOCK`` for whoever decides by what it says."""
+    row = db.one(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s{lock}", campaign)
     return _campaign(row) if row else None
 
 
@@ -151,10 +152,11 @@ def listed(db: Database, state: str | None, limit: int, before: Campaign | None)
     return [_campaign(row) for row in rows]
 
 
-def in_states(db: Database, *states: str) -> list[Campaign]:
-    """All that are in one of these states, oldest first."""
+def in_states(db: Database, *states: str, lock: str = "") -> list[Campaign]:
+    """All that are in one of these states, oldest first. ``lock`` as in ``get``."""
     rows = db.rows(
-        f"SELECT {_COLUMNS} FROM fanout_campaign WHERE state IN ({holes(len(states))}) ORDER BY created_at, id", *states
+        f"SELECT {_COLUMNS} FROM fanout_campaign WHERE state IN ({holes(len(states))}) ORDER BY created_at, id{lock}",
+        *states,
     )
     return [_campaign(row) for row in rows]
 
@@ -216,6 +218,20 @@ def explain_all(db: Database, cause: str, reason: str | None) -> None:
         db.execute(
             "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE state = 'running' AND COALESCE(cause, '') <> %s",
             cause, reason, cause,
+        )  # fmt: skip
+
+
+def explain_plan(db: Database, campaign: str, reason: str | None) -> None:
+    """What a campaign waits for that is not planned yet; None: it is planned, and whatever else it waits for stays."""
+    if reason is None:
+        db.execute(
+            "UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s AND cause = 'audience'", campaign
+        )
+    else:
+        db.execute(
+            "UPDATE fanout_campaign SET cause = 'audience', reason = %s "
+            "WHERE id = %s AND planned = 0 AND state IN ('planning', 'running')",
+            reason, campaign,
         )  # fmt: skip
 
 
@@ -330,26 +346,24 @@ def before_pause(db: Database, campaign: Campaign) -> str:
 
 def finish(db: Database, campaign: str) -> bool:
     """Make it ``done`` when its plan is complete and nobody is pending or to be sent to again."""
-    if _unfinished(db, campaign) or db.one(
-        "SELECT state, planned FROM fanout_campaign WHERE id = %s" + db.LOCK, campaign
-    ) != ("running", 1):
+    if db.one("SELECT state, planned FROM fanout_campaign WHERE id = %s", campaign) != ("running", 1) or db.one(
+        "SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0) LIMIT 1", campaign
+    ):
         return False
-    # Somebody who is about to make one of them pending again wants the campaign's row next, and finds it done.
-    if _unfinished(db, campaign, db.LOCK_SHARED):
+    # Planned, so no shard comes any more. Whoever is about to make somebody in one pending again has its row: we wait
+    # for him, and see it; or he waits for us, wants the campaign's row next, and finds it done.
+    if any(pending or resend for pending, resend in db.rows(
+        f"SELECT pending, resend FROM fanout_shard WHERE campaign = %s ORDER BY id{db.LOCK_SHARED}", campaign
+    )):  # fmt: skip
         return False
-    db.execute(
+    if not db.execute(
         f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
-        "WHERE id = %s",
+        "WHERE id = %s AND state = 'running'",
         campaign,
-    )
+    ):
+        return False
     _ended(db, campaign)
     return True
-
-
-def _unfinished(db: Database, campaign: str, lock: str = "") -> bool:
-    return db.one(
-        f"SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0) LIMIT 1{lock}", campaign
-    ) is not None  # fmt: skip
 
 
 def counts(db: Database, campaign: str) -> Counts:

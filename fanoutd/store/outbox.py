@@ -76,12 +76,12 @@ def settled(db: Database, errand: Errand, names: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def has_later(db: Database, errand: Errand, names: Sequence[str]) -> bool:
-    """Whether another of these names with the same payload was added after it."""
-    return db.one(
-        f"SELECT 1 FROM fanout_outbox WHERE id > %s AND payload = %s AND name IN ({holes(len(names))}) LIMIT 1",
+def superseded(db: Database, errand: Errand, names: Sequence[str]) -> bool:
+    """Whether another of these names with the same payload was added after it, or has been settled already."""
+    return db.rows(
+        f"SELECT id FROM fanout_outbox WHERE id >= %s AND payload = %s AND name IN ({holes(len(names))}) LIMIT 2",
         errand.id, json.dumps(errand.payload, ensure_ascii=False), *names,
-    ) is not None  # fmt: skip
+    ) != [(errand.id,)]  # fmt: skip
 
 
 def pause(errand: Errand) -> int:

@@ -4,6 +4,10 @@
 ``used`` are the calls that left. Both go into the store with the claim and the record that they belong to, so that a
 worker that is killed has counted too much rather than too little. What WeChat itself has counted corrects ``used``.
 
+Counts are the sum of many rows, one a worker (``fanout_quota_part``; ``owner`` is the one of its leases), so that
+no worker waits for another one's transaction; the row of a dead worker is settled with its leases. What is known of
+the whole (limits, the rest, the difference to what WeChat has counted) is in one row (``fanout_quota``).
+
 WeChat's days are taken to be those of Asia/Shanghai: no page of its own says when the count begins anew.
 Times are milliseconds since 1970.
 """
@@ -11,8 +15,9 @@ Times are milliseconds since 1970.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fanoutd.store.database import Database
 
@@ -47,6 +52,9 @@ class Quota:
     rest_until: int | None
     """WeChat answered 45009: nothing is called before then, nor after it until somebody has seen that it may."""
 
+    def plus(self, made: int, intended: int) -> Quota:
+        return replace(self, used=self.used + made + intended, made=self.made + made)
+
     @property
     def spent(self) -> bool:
         """The limit is reached by calls that were made: of what is only intended some may be given back."""
@@ -74,24 +82,29 @@ def known(db: Database, account: str, at_ms: int) -> dict[int, Quota]:
     """The account's channels of which anything is known, by number."""
     found: dict[int, Quota] = {}
     today = day(at_ms)
-    for channel, of_day, used, intended, limit, cap, rest in db.rows(
-        "SELECT channel, day, used, intended, daily_limit, cap, rest_until FROM fanout_quota "
-        "WHERE account = %s AND day <= %s ORDER BY day DESC",
-        account, today,
+    # The parts come last, since they add to what the first row of a channel says.
+    for parts, channel, of_day, used, intended, limit, cap, rest in db.rows(
+        "SELECT 0 AS parts, channel, day, used, intended, daily_limit, cap, rest_until FROM fanout_quota "
+        "WHERE account = %s AND day <= %s UNION ALL "
+        "SELECT 1, channel, day, SUM(used), SUM(intended), NULL, NULL, NULL FROM fanout_quota_part "
+        "WHERE account = %s AND day = %s GROUP BY channel, day ORDER BY parts, day DESC",
+        account, today, account, today,
     ):  # fmt: skip
-        limits = [each for each in (limit, cap) if each is not None]
-        made, more = (used, intended) if of_day == today else (0, 0)
-        found.setdefault(channel, Quota(made + more, made, min(limits, default=None), rest))
+        made, more = (int(used), int(intended)) if of_day == today else (0, 0)
+        if parts:
+            found[channel] = found.get(channel, Quota(0, 0, None, None)).plus(made, more)
+        elif channel not in found:
+            limits = [each for each in (limit, cap) if each is not None]
+            found[channel] = Quota(made + more, made, min(limits, default=None), rest)
     return found
 
 
 def used(db: Database, account: str, channel: int, of_day: int) -> int:
     """Calls of that day, intended ones too."""
-    row = db.one(
-        "SELECT used + intended FROM fanout_quota WHERE account = %s AND channel = %s AND day = %s",
+    return sum(int(row[0]) for table in ("fanout_quota", "fanout_quota_part") for row in db.rows(
+        f"SELECT COALESCE(SUM(used + intended), 0) FROM {table} WHERE account = %s AND channel = %s AND day = %s",
         account, channel, of_day,
-    )  # fmt: skip
-    return int(row[0]) if row else 0
+    ))  # fmt: skip
 
 
 def left(db: Database, account: str, channel: int, at_ms: int) -> int | None:
@@ -106,25 +119,79 @@ def resting(db: Database, account: str, channel: int, at_ms: int) -> int | None:
     return found.rest_until if found and found.rest_until is not None and found.rest_until > at_ms else None
 
 
-def count(db: Database, account: str, channel: int, of_day: int, n: int) -> None:
+def alone(db: Database, account: str, channel: int) -> None:
+    """Until the transaction ends nobody else who asks for this finds out what is left of the channel."""
+    db.rows(
+        f"SELECT 1 FROM fanout_quota WHERE account = %s AND channel = %s ORDER BY day DESC LIMIT 1{db.LOCK}",
+        account, channel,
+    )  # fmt: skip
+
+
+def count(db: Database, account: str, channel: int, of_day: int, n: int, owner: str = "") -> None:
     """So many calls were made."""
-    _add(db, account, channel, of_day, "used", n)
+    _add(db, account, channel, of_day, n, 0, owner)
 
 
-def intend(db: Database, account: str, channel: int, of_day: int, n: int) -> None:
+def intend(db: Database, account: str, channel: int, of_day: int, n: int, owner: str = "") -> None:
     """So many people were claimed (``n`` > 0) or recorded (``n`` < 0)."""
-    _add(db, account, channel, of_day, "intended", n)
+    _add(db, account, channel, of_day, 0, n, owner)
+
+
+class Sum:
+    """What one transaction of a worker adds, in its row: read as if it were there, written once at the end.
+
+    It reads each account once.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._made: Counter[tuple[str, int, int]] = Counter()
+        self._intended: Counter[tuple[str, int, int]] = Counter()
+        self._known: dict[str, dict[int, Quota]] = {}
+
+    def count(self, account: str, channel: int, of_day: int, n: int) -> None:
+        self._made[account, channel, of_day] += n
+
+    def intend(self, account: str, channel: int, of_day: int, n: int) -> None:
+        self._intended[account, channel, of_day] += n
+
+    def known(self, db: Database, account: str, at_ms: int) -> dict[int, Quota]:
+        """As ``known``, and what is not written yet."""
+        if account not in self._known:
+            self._known[account] = known(db, account, at_ms)
+        found, today = dict(self._known[account]), day(at_ms)
+        for of, channel, of_day in {*self._made, *self._intended}:
+            if (of, of_day) == (account, today):
+                key = (of, channel, of_day)
+                found[channel] = found.get(channel, Quota(0, 0, None, None)).plus(self._made[key], self._intended[key])
+        return found
+
+    def forget(self, account: str) -> None:
+        """It has changed in the store: it is read again when it is asked for."""
+        self._known.pop(account, None)
+
+    def alone(self, db: Database, account: str, channel: int) -> None:
+        """As ``alone``."""
+        alone(db, account, channel)
+        self.forget(account)
+
+    def write(self, db: Database) -> None:
+        for key in sorted({*self._made, *self._intended}):
+            _add(db, *key, self._made[key], self._intended[key], self._owner)
+        self._made.clear()
+        self._intended.clear()
+        self._known.clear()
 
 
 def settle(
-    db: Database, account: str, first: int, at_ms: int, people: int, calls: Mapping[int, int]
-) -> None:
+    db: Database, account: str, first: int, at_ms: int, people: int, calls: Mapping[int, int], owner: str = ""
+) -> None:  # fmt: skip
     """A dead worker's claims: so many people on the first channel, and by channel the calls that are known to have
     left. Those that the worker had written down already are counted again: too many rather than too few."""
     today = day(at_ms)
-    intend(db, account, first, today, -people)
+    intend(db, account, first, today, -people, owner)
     for channel, n in calls.items():
-        count(db, account, channel, today, n)
+        count(db, account, channel, today, n, owner)
 
 
 def rest(db: Database, account: str, channel: int, until_ms: int, at_ms: int) -> None:
@@ -154,11 +221,14 @@ def observe(db: Database, account: str, channel: int, at_ms: int, limit: int, sp
     """What WeChat says of today: a higher figure replaces ours, a lower one where it is so by more than it may err."""
     today = day(at_ms)
     _make(db, account, channel, today)
+    alone(db, account, channel)
+    made = known(db, account, at_ms)[channel].made
+    believed = made if made - int(limit * _TOLERANCE) <= spent <= made else spent
+    # Whatever workers add meanwhile is in their rows, and none of it is lost.
     db.execute(
-        "UPDATE fanout_quota SET daily_limit = %s, checked_at = %s, "
-        "used = CASE WHEN used < %s OR used > %s THEN %s ELSE used END "
+        "UPDATE fanout_quota SET daily_limit = %s, checked_at = %s, used = used + %s "
         "WHERE account = %s AND channel = %s AND day = %s",
-        limit, at_ms, spent, spent + int(limit * _TOLERANCE), spent, account, channel, today,
+        limit, at_ms, believed - made, account, channel, today,
     )  # fmt: skip
 
 
@@ -174,19 +244,39 @@ def cap(db: Database, account: str, channel: int, at_ms: int, calls: int | None)
 
 
 def tidy(db: Database, at_ms: int, nobody_claimed: bool) -> None:
-    """Drop old days; where nobody is claimed, nothing is intended."""
-    db.execute("DELETE FROM fanout_quota WHERE day < %s", day(at_ms) - _KEPT_DAYS)
+    """Drop old days; whoever has no shard intends nothing, and its count is put with those of others like it."""
+    today = day(at_ms)
+    for table in ("fanout_quota", "fanout_quota_part"):
+        db.execute(f"DELETE FROM {table} WHERE day < %s", today - _KEPT_DAYS)
     if nobody_claimed:
         db.execute("UPDATE fanout_quota SET intended = 0 WHERE intended <> 0")
+        db.execute("UPDATE fanout_quota_part SET intended = 0 WHERE intended <> 0 AND owner = ''")
+    _put_together(db, today)
 
 
-def _add(db: Database, account: str, channel: int, of_day: int, column: str, n: int) -> None:
-    if n:
-        _make(db, account, channel, of_day)
-        db.execute(
-            f"UPDATE fanout_quota SET {column} = CASE WHEN {column} + %s < 0 THEN 0 ELSE {column} + %s END "
-            "WHERE account = %s AND channel = %s AND day = %s",
-            n, n, account, channel, of_day,
+def _put_together(db: Database, of_day: int) -> None:
+    """A row that changes meanwhile stays: its worker lives."""
+    for account, channel, owner, made, intended in db.rows(
+        "SELECT account, channel, owner, used, intended FROM fanout_quota_part WHERE day = %s AND owner <> '' "
+        "AND owner NOT IN (SELECT owner FROM fanout_shard WHERE owner IS NOT NULL)",
+        of_day,
+    ):
+        if db.execute(
+            "DELETE FROM fanout_quota_part WHERE account = %s AND channel = %s AND day = %s AND owner = %s "
+            "AND used = %s AND intended = %s",
+            account, channel, of_day, owner, made, intended,
+        ):  # fmt: skip
+            count(db, account, channel, of_day, made)
+
+
+def _add(db: Database, account: str, channel: int, of_day: int, made: int, intended: int, owner: str) -> None:
+    """A worker's row is its own: no other one waits for it, and its first one is nobody's duplicate."""
+    if made or intended:
+        more = f"intended + {intended:d}"
+        db.upsert(
+            "fanout_quota_part", {"account": account, "channel": channel, "day": of_day, "owner": owner},
+            {"used": made, "intended": max(0, intended)},
+            also=f"used = used + new(used), intended = CASE WHEN {more} < 0 THEN 0 ELSE {more} END",
         )  # fmt: skip
 
 
@@ -201,8 +291,8 @@ def _make(db: Database, account: str, channel: int, of_day: int) -> None:
         "ORDER BY day DESC LIMIT 1",
         account, channel, of_day,
     )  # fmt: skip
-    db.execute(
-        "INSERT INTO fanout_quota (account, channel, day, used, intended, daily_limit, cap, rest_until) "
-        "VALUES (%s, %s, %s, 0, 0, %s, %s, %s)",
-        account, channel, of_day, *(before or (None, None, None)),
-    )  # fmt: skip
+    values = dict(zip(("daily_limit", "cap", "rest_until"), before or (None, None, None), strict=True))
+    # Another node may be faster: then that row holds.
+    db.upsert(
+        "fanout_quota", {"account": account, "channel": channel, "day": of_day}, values, also="day = day"
+    )

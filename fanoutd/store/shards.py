@@ -364,9 +364,9 @@ class Shard:
 _SHARD = "SELECT id, campaign, token, next, owner IS NOT NULL FROM fanout_shard"
 
 
-def of_campaign(db: Database, campaign: str) -> list[Shard]:
-    """In sending order."""
-    return [_shard(*row) for row in db.rows(f"{_SHARD} WHERE campaign = %s ORDER BY idx", campaign)]
+def of_campaign(db: Database, campaign: str, lock: str = "") -> list[Shard]:
+    """In sending order. ``lock``: ``db.LOCK`` for whoever changes them."""
+    return [_shard(*row) for row in db.rows(f"{_SHARD} WHERE campaign = %s ORDER BY idx{lock}", campaign)]
 
 
 def row(db: Database, shard: int) -> Shard | None:

@@ -50,8 +50,9 @@ def _workers(workers: list[dict[str, Any]]) -> Table:
 def _facts(status: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     store, spool, shards = status["store"], status["spool"], status["shards"]
-    answer = word(store["latency_ms"], "{} ms") if store["ok"] else "does not answer"
+    answer = word(store["latency_ms"], "{} ms") if store["ok"] else store.get("error") or "does not answer"
     lines = [
+        ("promise", word(status["promise"])),
         ("store", f"{word(store['kind'])}, {answer}"),
         ("spool", f"{word(spool['files'])} waiting"),
         ("shards", f"{word(shards['pending'])} waiting, {word(shards['leased'])} being sent"),
@@ -73,6 +74,8 @@ def _node(node: dict[str, Any]) -> str:
 def _account(account: dict[str, Any]) -> str:
     token = account["token"]
     words = f"{word(account['name'])}, {word(account['rate'], '{:g}')} calls a second, "
+    if account.get("part", account["rate"]) != account["rate"]:
+        words += f"{word(account['part'], '{:g}')} of them from this node, "
     if token["ok"]:
         expires = token["expires_in"]  # null for one that comes from a database
         return words + ("token good" if expires is None else f"token good for {duration(expires)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from fanoutd.bucket import Bucket
+from fanoutd.bucket import Bucket, now
 from fanoutd.config import Account
 from fanoutd.gates import QuietWatch, is_test
 from fanoutd.ids import client_msg_id
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 
 #: Pauses before a refused-for-now call is made again, in seconds; each with up to half as much again.
 RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0)
+
+#: What is said when nothing could be called for so long, in seconds, for want of a part of the rate.
+STARVED = "a node has not heard from the store for too long to be sure of its part of the rate, and calls nobody"
+STARVED_AFTER = 3.0
 
 #: How often to ask again for a token when none has come, in seconds.
 ASK_TOKEN_EVERY = 5.0
@@ -209,6 +213,9 @@ class Lane:
         """In words what all of the account wait for; empty when nothing."""
         if self.breaker.open:
             return "WeChat's API does not answer; one request at a time is tried until it does"
+        since = self.bucket.starved_since
+        if since is not None and now() > since + STARVED_AFTER:
+            return STARVED
         rest = self.bucket.resting()
         if not rest:
             return ""

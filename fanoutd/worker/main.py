@@ -19,7 +19,7 @@ from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
 from fanoutd.bucket import Bucket, bucket_path, now
 from fanoutd.child import READY, Child
-from fanoutd.config import hooks
+from fanoutd.config import hooks, sqlite_path
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.message import RenderError
@@ -45,7 +45,7 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.times import wall_ms
 from fanoutd.values import message_values
 from fanoutd.worker.fatigue import Fatigue
-from fanoutd.worker.lane import Job, Lane, Message, compile_message
+from fanoutd.worker.lane import STARVED, Job, Lane, Message, compile_message
 from fanoutd.worker.recorder import (
     Broken,
     Claimed,
@@ -299,7 +299,8 @@ class Worker:
             if account is None:
                 return None
             path = bucket_path(self._child.config.daemon.state_dir, name)
-            self._lanes[name] = Lane(account, Bucket(path, account.rate), self._watch_on().room)
+            shared = sqlite_path(self._child.config.store_url) is None
+            self._lanes[name] = Lane(account, Bucket(path, account.rate, shared), self._watch_on().room)
             self._recorder_on().read_token(name)
         return self._lanes[name]
 
@@ -390,6 +391,8 @@ class Worker:
                 self._recorder_on().read_token(lane.account.name)
                 self._say({"t": "token_refused", "account": lane.account.name, "token": lane.refused_token})
             lane.trials.sift(lane.ready)
+            if lane.bucket.starved_since is not None or lane.trouble == STARVED:
+                self._tell_trouble(lane)
             for _ in range(lane.permits(at, wire.free)):
                 if not lane.ready:  # their campaign was stopped just now
                     break

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from fanoutd import failpoint, gates
+from fanoutd import failpoint
 from fanoutd.bucket import now
 from fanoutd.config import Account
 from fanoutd.journal import Journal
@@ -360,12 +360,13 @@ class Recorder:
         """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
+        self._rests.begin(f"{self._node}/{self.journal.name}")
         with db.transaction():
             for errand in work.errands:
                 self._run_errand(db, errand, work)
             self._record(db, work)
             self._learn(db, work)
-            self._count(db, work)
+            self._count(work)
             self._look_at_shares(db, work.at)
             work.freed = [h for h in self._holds if self._over(h, work)]
             for hold in work.freed:
@@ -376,6 +377,7 @@ class Recorder:
                 if not work.full:
                     self._claim(db, work)
             work.rests = self._rests.news(db, {h.campaign.account for h in [*self._holds, *self._new(work)]})
+            self._rests.write(db)
 
     def _record(self, db: Database, work: _Round) -> None:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
@@ -396,12 +398,11 @@ class Recorder:
             subscribers.use(db, account, [openid for openid, errcode in answers if errcode == 0])
             subscribers.learn(db, account, {openid: errcode for openid, errcode in answers if errcode}, self._hooks)
 
-    def _count(self, db: Database, work: _Round) -> None:
+    def _count(self, work: _Round) -> None:
         """Of the day's calls: those that left, in place of the intentions of whoever is recorded."""
-        self._rests.count(db, work.calls)
+        self._rests.count(work.calls)
         for hold, closed in work.closed.items():
-            first = gates.channels_of(hold.campaign)[0]
-            quotas.intend(db, hold.campaign.account, first, hold.intent.day, -hold.intent.of_today(closed))
+            self._rests.intend(hold.campaign, hold.intent.day, -hold.intent.of_today(closed))
 
     def _new(self, work: _Round) -> list[Hold]:
         return [claimed.hold for claimed in work.claimed if claimed.hold not in self._holds]
@@ -471,7 +472,7 @@ class Recorder:
             passed += len(takers) - len(due)
             kept += due
         work.passed |= passed > 0
-        quotas.intend(db, hold.campaign.account, gates.channels_of(hold.campaign)[0], work.day, len(kept))
+        self._rests.intend(hold.campaign, work.day, len(kept))
         work.renewed.append(hold)
         work.claimed.append(Claimed(hold, kept, last, allowed.probe))
         return len(kept) + passed

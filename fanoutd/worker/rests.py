@@ -15,13 +15,16 @@ from fanoutd.gates import Closed
 from fanoutd.outcome import next_channel
 from fanoutd.store import Database, quotas, shards
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.quotas import Quota
+from fanoutd.store.quotas import Quota, Sum
 from fanoutd.store.shards import Lease, Person
 from fanoutd.times import wall_ms
 from fanoutd.worker.sift import weigh
 
 #: What a first look at a shard that cannot be sent to is worth, in people: a claim ends after some of them.
 PARKED = 8
+
+#: With fewer calls left than this, workers of several nodes claim one after the other: what 32 of them claim at once.
+NEAR = 4096
 
 Calls = Counter[tuple[str, int]]
 """How many calls left, by account and channel."""
@@ -63,17 +66,27 @@ class Rests:
     def __init__(self, accounts: Mapping[str, Account]) -> None:
         self._accounts = accounts
         self._told: dict[str, dict[int, int]] = {}
+        self._sum = Sum("")
+
+    def begin(self, owner: str) -> None:
+        """A transaction begins, or is repeated, of the worker with this name."""
+        self._sum = Sum(owner)
 
     def allow(self, db: Database, campaign: Campaign, held: Lease, room: int) -> Allowance:
         """What may be claimed of a leased shard now."""
         at = wall_ms()
-        found = quotas.known(db, campaign.account, at)
-        shut = dict(gates.closed(found, self._accounts.get(campaign.account), campaign, at))
+        found = self._sum.known(db, campaign.account, at)
         first = gates.channels_of(campaign)[0]
+        if db.shared and first in found and _within(found[first], NEAR) < NEAR:
+            self._sum.alone(db, campaign.account, first)
+            found = self._sum.known(db, campaign.account, at)
+        shut = dict(gates.closed(found, self._accounts.get(campaign.account), campaign, at))
         if not shut:
             return Allowance(_within(found.get(first), room))
         wanted = _wanted(db, campaign, held, whole=False)
         probe = _probe(db, campaign.account, shut, wanted, at)
+        if probe is not None:
+            self._sum.forget(campaign.account)
         if probe is None and wanted <= shut.keys():
             return Allowance(0, shut)
         return Allowance(room if first in shut else _within(found.get(first), room), shut, probe)
@@ -98,7 +111,8 @@ class Rests:
     def put_off(self, db: Database, campaign: Campaign, held: Lease) -> int:
         """When a shard that is given back may be leased again, 0 for at once: not while nobody in it can be sent to."""
         at = wall_ms()
-        shut = gates.look(db, self._accounts.get(campaign.account), campaign, at)
+        found = self._sum.known(db, campaign.account, at)
+        shut = gates.closed(found, self._accounts.get(campaign.account), campaign, at)
         if not shut:
             return 0
         wanted = _wanted(db, campaign, held, whole=True)
@@ -116,15 +130,23 @@ class Rests:
         cause = next(iter(shut.values())).cause
         gates.tell(db, campaign, cause, gates.reason(shut, account.timezone if account else "UTC", wall_ms()))
 
-    def count(self, db: Database, calls: Calls) -> None:
+    def count(self, calls: Calls) -> None:
         today = quotas.day(wall_ms())
         for (account, channel), n in calls.items():
-            quotas.count(db, account, channel, today, n)
+            self._sum.count(account, channel, today, n)
+
+    def intend(self, campaign: Campaign, of_day: int, people: int) -> None:
+        """So many were claimed, or fewer than none: recorded."""
+        self._sum.intend(campaign.account, gates.channels_of(campaign)[0], of_day, people)
+
+    def write(self, db: Database) -> None:
+        """What was counted; after it nothing more is."""
+        self._sum.write(db)
 
     def news(self, db: Database, accounts: set[str]) -> dict[str, dict[int, int]]:
         """By account the channels that rest and until when, where that has changed since ``heard``."""
         at = wall_ms()
-        now = {name: _shut(quotas.known(db, name, at), name, at) for name in accounts}
+        now = {name: _shut(self._sum.known(db, name, at), name, at) for name in accounts}
         return {name: shut for name, shut in now.items() if shut.keys() != self._told.get(name, {}).keys()}
 
     def heard(self, news: Mapping[str, dict[int, int]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.board import Board
+from fanoutd.bucket import Bucket, bucket_path
 from fanoutd.child import Child
 from fanoutd.config import Config, load
 from fanoutd.dispatcher.recovery import recover
@@ -140,6 +142,9 @@ class Bench:
         self.journals = state / "journals"
         self.db: Database = open_store(self.config.store_url)
         migrate(self.db)
+        if self.db.shared:  # as the dispatcher does, each second
+            path = bucket_path(state, "main")
+            assert Bucket(path, rate, shared=True).feed(rate, math.inf)
         self.refresh()
         self.workers: list[WorkerProcess] = []
 
