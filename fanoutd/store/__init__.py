@@ -11,7 +11,7 @@ the campaign is held, which nobody can be waiting for: they are not there yet. W
 the database undoes one transaction, and it is repeated (``StoreBusy``).
 """
 
-from fanoutd.store.database import Database, StoreAway, StoreBusy, again_if_busy
+from fanoutd.store.database import Database, StoreAway, StoreBusy, StoreUnsure, again_if_busy
 from fanoutd.store.opening import open_store
 
-__all__ = ["Database", "StoreAway", "StoreBusy", "again_if_busy", "open_store"]
+__all__ = ["Database", "StoreAway", "StoreBusy", "StoreUnsure", "again_if_busy", "open_store"]
