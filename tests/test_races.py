@@ -39,7 +39,7 @@ from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
 from fanoutd.worker.recorder import Dry, Finished, Recorder
 from support.bench import CONFIG, Bench, wait_for
-from support.racers import before, race
+from support.racers import Other, before, race
 from support.stores import KINDS, url
 
 #: A race that somebody wins by chance is run so often.
@@ -597,18 +597,19 @@ def test_a_shard_that_is_leased_just_as_its_campaign_is_paused_stays_with_nobody
     store, _ = server
     with closing(Bench(tmp_path, store=store)) as bench:
         name = bench.campaign(200)
-        recorder = Recorder(store, bench.journals, "node1", "w1", 8, bench.config.accounts)
-        real = shards.lease
+        pauses: list[Other] = []
 
-        def lease(db: Database, owner: str) -> shards.Lease | None:
-            held = real(db, owner)
-            if held is not None and found(bench.db, name).state == "running":
-                commands.pause(bench.db, found(bench.db, name))
-            return held
+        def opened(url: str) -> Database:
+            db = open_store(url)
+            pauses.append(before(db, "UPDATE fanout_shard SET owner", url,
+                                 lambda other: commands.pause(other, found(other, name))))  # fmt: skip
+            return db
 
-        with mock.patch("fanoutd.worker.recorder.shards.lease", lease):
+        with mock.patch("fanoutd.worker.recorder.open_store", opened):
+            recorder = Recorder(store, bench.journals, "node1", "w1", 8, bench.config.accounts)
             recorder.ask()
             wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Dry)], "the answer")
+        pauses[0].join()
         assert bench.db.rows("SELECT id FROM fanout_shard WHERE owner IS NOT NULL") == []
         assert found(bench.db, name).state == "paused"
         recorder.finish()

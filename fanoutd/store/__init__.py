@@ -6,9 +6,8 @@ first and are called inside ``database.transaction()`` unless they say otherwise
 
 Where several write at once (MySQL), a transaction locks in this order: shards by their id, a shard's deliveries only
 while the shard is held, subscribers, quotas, then campaigns. What is read in order to be changed is read with
-``db.LOCK``; what is read without it may have changed by the time of the next statement. New shards are put in while
-the campaign is held, which nobody can be waiting for: they are not there yet. Where a cycle comes about all the same,
-the database undoes one transaction, and it is repeated (``StoreBusy``).
+``db.LOCK``; what is read without it may have changed by the time of the next statement. Where a cycle comes about all
+the same, the database undoes one transaction, and it is repeated (``StoreBusy``).
 """
 
 from fanoutd.store.database import Database, StoreAway, StoreBusy, StoreUnsure, again_if_busy
