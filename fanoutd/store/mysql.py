@@ -228,8 +228,8 @@ class MysqlDatabase(Database):
                 self._must_be_there()
                 self._send(queue)
             else:
+                self._begun = True  # also when a statement after BEGIN fails
                 self._unless_dead(lambda: self._send([("BEGIN", Later(_nothing)), *queue]))
-                self._begun = True
 
     def _commit(self) -> None:
         if not self._begun:
