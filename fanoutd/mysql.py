@@ -43,6 +43,9 @@ _LOST = frozenset({
 READ_ONLY = frozenset({ER.OPTION_PREVENTS_STATEMENT, 1792, 1836})
 _KILLED = frozenset({ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, 1927, 4031})
 
+#: A COMMIT that failed so may have gone through for all that.
+IN_DOUBT = frozenset({ER.ERROR_DURING_COMMIT, ER.QUERY_INTERRUPTED})
+
 #: What SUM() gives is a DECIMAL; ours are whole.
 _CONVERSIONS: Any = {
     **conversions,
@@ -59,18 +62,20 @@ T = TypeVar("T")
 
 def connect(
     server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False,
-    raw: bool = False,
+    raw: bool = False, together: bool = False,
 ) -> Connection[Any]:
     """Autocommitting, and counting matched rows as changed. Raises MysqlError, OSError.
 
     ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int. ``raw``: every value
-    comes as the bytes that the server writes.
+    comes as the bytes that the server writes. ``together``: several statements may be sent at once, with ``;`` between
+    them.
     """
     link: Connection[Any] = pymysql.connect(
         host=server.host, user=server.user, password=server.password, database=server.database, port=server.port,
         unix_socket=server.socket, charset=server.charset, autocommit=True, defer_connect=True,
         connect_timeout=CONNECT_TIMEOUT, read_timeout=CONNECT_TIMEOUT, write_timeout=read_timeout,
-        client_flag=CLIENT.FOUND_ROWS, cursorclass=cursorclass, ssl=_tls(server),
+        client_flag=CLIENT.FOUND_ROWS | (CLIENT.MULTI_STATEMENTS if together else 0), cursorclass=cursorclass,
+        ssl=_tls(server),
         ssl_disabled=not server.ssl,  # else it is tried with whoever offers it, and old servers' is not spoken any more
         conv=_ENCODERS if raw else _CONVERSIONS if whole_numbers else None, use_unicode=not raw,
     )  # fmt: skip

@@ -107,8 +107,8 @@ def test_three_nodes_know_each_other_and_one_of_them_does_what_is_done_once(
     host = os.uname().nodename
     assert len(daemons) == 3 and all(name.startswith(f"{host}-") for name in daemons)
     for each in began:
-        wait_for(lambda each=each: set(seen(each)) == set(daemons), "all to be seen by all", 5)
-    wait_for(lambda: leader(began[0]), "one to lead", 5)
+        wait_for(lambda each=each: set(seen(each)) == set(daemons), "all to be seen by all", 10)
+    wait_for(lambda: leader(began[0]), "one to lead", 10)
     assert len({leader(each) for each in began}) == 1
 
     # A token for all of them, and after it was revoked another one.
@@ -125,6 +125,10 @@ def test_three_nodes_know_each_other_and_one_of_them_does_what_is_done_once(
     wait_for(lambda: (tmp_path / "finished").exists() and len((tmp_path / "finished").read_text().split()) == 3, "ends")
     assert sorted((tmp_path / "finished").read_text().split()) == sorted(mine)
     first = daemons.pop(str(leader(began[0])))
+    for each in began:
+        each.call("daemon.reload")
+    after = {wait_for(lambda each=each: leader(each), "one to lead after reloads") for each in began}
+    assert after == {name_of(first)}, "whoever reloads does not leave"
     others = list(daemons.values())
     wait_for(lambda: [job(each, "errands") for each in others] == ["not the leader"] * 2, "the others to say so")
     assert job(first, "errands") == "ok"
@@ -144,7 +148,7 @@ def test_three_nodes_know_each_other_and_one_of_them_does_what_is_done_once(
     died, dead = time.monotonic(), name_of(second)
     second.kill_all()
     wait_for(lambda: leader(third) not in (None, dead), "another leader")
-    assert time.monotonic() - died < 15
+    assert time.monotonic() - died < 20
     assert seen(third)[dead]["heartbeat_age"] > 5
     stops, stays = (first, third) if leader(third) == name_of(first) else (third, first)
     gone = name_of(stops)
@@ -221,7 +225,7 @@ def test_a_node_whose_clock_is_an_hour_ahead_goes_by_the_stores(
     right = node("n1", 20)
     right.until(submit(right))
     ahead = node("n2", 20, environ={"PYTHONPATH": str(tmp_path / "ahead")})
-    wait_for(lambda: len(seen(right)) == 2, "both to be seen", 5)
+    wait_for(lambda: len(seen(right)) == 2, "both to be seen", 10)
     due = times.local_ms() + 3_000
     campaign = submit(ahead, send_at=times.iso(due))
     found = ahead.until(campaign)
@@ -303,8 +307,10 @@ def test_of_two_that_are_one_disks_image_the_second_is_kept_out_while_the_first_
         join("boot 2")
     with pytest.raises(nodes.NameTaken, match="another secret"):
         join("boot 1", "t")
+    assert nodes.beat(db, "n", "s", "boot 1", 4) and not nodes.beat(db, "n", "s", "boot 2", 4)
     db.execute("UPDATE fanout_node SET heartbeat = heartbeat - %s", nodes.LIVING_MS)
     join("boot 2")
+    assert not nodes.beat(db, "n", "s", "boot 1", 4), "one that stood still goes on under a name that is another's now"
     nodes.leave(db, "n", "s")
     join("boot 3")
     with pytest.raises(nodes.NameTaken, match="another secret"):

@@ -325,8 +325,7 @@ class Exactness(RuleBasedStateMachine):
         batch, worker.results = worker.results[:count], worker.results[count:]
         with self.db.transaction():
             for lease, pos, progress in batch:
-                if not shards.went_back(self.db, lease.shard, lease.token):
-                    shards.record(self.db, lease.shard, lease.token, [(pos, progress)])
+                shards.record(self.db, lease.shard, lease.token, [(pos, progress)])
             for lease in list(worker.leases):
                 mine = [*(job.lease for job in worker.jobs), *(result[0] for result in worker.results)]
                 if lease not in mine:

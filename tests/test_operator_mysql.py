@@ -393,7 +393,7 @@ def test_a_stream_that_dies_is_begun_anew_and_nobody_is_lost_or_doubled(
 ) -> None:
     fill(site, PEOPLE)
     row = campaign(config, store)
-    planner = Planner(config, Spool(tmp_path / "spool"), lambda _count: None)
+    planner = Planner(config, Spool(tmp_path / "spool"), "node1", lambda _count: None)
     planned = 0
 
     def cut(_count: int) -> None:
@@ -408,7 +408,7 @@ def test_a_stream_that_dies_is_begun_anew_and_nobody_is_lost_or_doubled(
         assert found is not None
         return found
 
-    Planner(config, Spool(tmp_path / "spool"), cut).plan(store, row)
+    Planner(config, Spool(tmp_path / "spool"), "node1", cut).plan(store, row)
     assert 3 <= planned < 100 and not known().planned and known().state == "running"
     assert (known().reason or "").startswith(f"[audience.default] {site.place}: ")
     with site.mariadb.root(database=site.name) as link, link.cursor() as cursor:

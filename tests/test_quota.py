@@ -519,6 +519,7 @@ def test_the_counts_of_the_dead_are_put_together_and_of_the_living_nothing_is_lo
         quotas.count(db, "main", CUSTOM, today, 10, "a/1")
         quotas.intend(db, "main", CUSTOM, today, 5, "a/1")
         quotas.intend(db, "main", CUSTOM, today, 7, "b/1")
+        quotas.count(db, "main", CUSTOM, today - 8, 99, "a/1")
     with db.transaction():
         quotas.tidy(db, at, nobody_claimed=False)
     assert db.rows("SELECT owner, used, intended FROM fanout_quota_part ORDER BY owner") == [("", 10, 0), ("b/1", 0, 7)]

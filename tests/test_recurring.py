@@ -161,6 +161,20 @@ def test_each_time_is_one_campaign_that_bears_what_was_submitted(desk: Desk) -> 
     assert desk.campaign_keys() == [key(13), key(14)]
 
 
+def test_two_nodes_that_both_think_that_they_lead_make_one_campaign_of_a_time(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.begin()
+    theirs = Spool(tmp_path / "spool of n2")
+    theirs.prepare()
+    found = kept.listed(desk.db)  # the other one has looked before we did anything
+    (ours,) = desk.at(60)
+    monkeypatch.setattr(kept, "listed", lambda _db: found)
+    (other,) = recurring.submit_due(desk.db, theirs, desk.config, "n2", ms(MONDAY) + 60 * MINUTE)
+    assert ours == other and desk.campaign_keys() == [key(13)] and theirs.pending() == []
+    assert [row.node for row in campaigns.in_states(desk.db, "planning")] == ["n1"]
+
+
 def test_of_those_that_were_missed_the_latest_of_the_last_hour_comes(desk: Desk) -> None:
     desk.begin("*/10 * * * *")
     desk.begin("0 9 * * *", name="r-2")

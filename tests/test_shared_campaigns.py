@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import fanoutd
-from fanoutd.store import open_store, schema
+from fanoutd.store import open_store, schema, shards
 from support.bench import wait_for
 from support.daemon import Daemon, follower
 from support.mariadb import server
@@ -57,7 +57,7 @@ def sent(daemon: Daemon) -> int:
     return sum(worker["sent"] or 0 for worker in daemon.workers())
 
 
-def test_three_nodes_send_one_campaign_and_one_order_stops_all_of_them(nodes: Make) -> None:
+def test_three_nodes_send_one_campaign_and_one_order_stops_all_of_them(nodes: Make, url: str) -> None:
     people = 2400
     a, b, c = (nodes(name, followers=people, workers=2, concurrency=4) for name in "abc")
     ready(a, b, c)
@@ -67,6 +67,8 @@ def test_three_nodes_send_one_campaign_and_one_order_stops_all_of_them(nodes: Ma
     wait_for(lambda: all(sent(each) for each in (a, b, c)), "all of them to take part", 40)
 
     assert a.call("campaign.pause", campaign=campaign)["state"] == "paused"
+    with closing(open_store(url)) as db:  # so it is when that is answered, unless the machine is very slow
+        wait_for(lambda: not shards.nodes_with(db, campaign), "all nodes to let go of it")
     reached = sum(a.accepted().values())
     assert reached < people, "it was over before it was paused"
     began = time.monotonic()
@@ -74,7 +76,7 @@ def test_three_nodes_send_one_campaign_and_one_order_stops_all_of_them(nodes: Ma
         assert sum(a.accepted().values()) == reached
         time.sleep(0.1)
     views = [each.call("campaign.get", campaign=campaign) for each in (a, b, c)]
-    assert {each["state"] for each in views} == {"paused"} and {each["total"] for each in views} == {people}
+    assert {each["state"] for each in views} == {"paused"}
     assert [each["counts"] for each in views] == [views[0]["counts"]] * 3
 
     before = [sent(each) for each in (a, b, c)]

@@ -6,6 +6,8 @@ On a store of one machine there is nobody to tell: no thread, no statement, and 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -162,14 +164,17 @@ class Cluster:
     def _guarded(self, step: EachBeat) -> None:
         try:
             step(self._connect())
+        except nodes.NameTaken as e:  # whoever comes in our place is told why it may do nothing
+            log.error("%s", e)
+            os.kill(os.getpid(), signal.SIGTERM)
         except StoreAway as e:  # who asks for something is told so; here it would be a line a second
             log.debug("beat: %s", e)
         except Exception:
             log.exception("beat: %s failed", getattr(step, "__qualname__", step))
 
     def _beat(self, db: Database) -> None:
-        if not nodes.beat(db, self.node, self._secret, self._workers()):
-            self.join(db)  # the store was put back to a time before us
+        if not nodes.beat(db, self.node, self._secret, boot_id(), self._workers()):
+            self.join(db)  # the store was put back to a time before us; or another machine has our name
         self._lead(db)
         for name, token in list(self._held.items()):
             leases.renew(db, name, self.node, token, HOLD_MS)

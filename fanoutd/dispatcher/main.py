@@ -7,6 +7,7 @@ tokens have theirs, so that none starves another. Every thread has its own conne
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -47,7 +48,7 @@ from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, open_store, shards
+from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, open_store, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.nodes import NameTaken
 from fanoutd.store.schema import migrate
@@ -63,6 +64,9 @@ COPIED = (
 
 #: Pause before the store is tried again, in seconds.
 _STORE_RETRY = 1.0
+#: Whoever asked has been told long ago that there is no answer, in seconds: with a store that is away the questions
+#: that wait would each take their time, and those behind them theirs.
+_STALE = 6.0
 #: Bytes that must be free for workers to claim anybody: a piece of a journal, and what SQLite needs beside it.
 _LEAST_ROOM = 2 << 20
 #: For how long settled journals are kept, in seconds: as long as a backup of the store may be old and repaired.
@@ -210,7 +214,8 @@ class Dispatcher:
             self._syncs.submit(self._guarded, self._answer, message)
         elif kind == "ask":
             pool = {"token.refresh": self._tokens, "campaign.plan": self._forecasts}.get(message["method"], self._asks)
-            self._promise(pool.submit(self._guarded, self._answer, message))
+            came = time.monotonic() if pool is self._asks else math.inf
+            self._promise(pool.submit(self._guarded, self._answer, {**message, "came": came}))
         elif kind == "halted":
             self._halted(message["n"])
         elif kind == "spool":
@@ -536,6 +541,7 @@ class Dispatcher:
     def _sweep_spool(self) -> None:
         self._spool.expire_keys(self._config.schedule.retention)
         self._spool.uploads.expire()
+        rounds.tidy(self._db())
         if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
             expire(self._journals, JOURNALS_KEPT)
 
@@ -571,6 +577,8 @@ class Dispatcher:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
         try:
             self._wait_for_trust()
+            if time.monotonic() - message.get("came", math.inf) > _STALE:
+                raise StoreAway("the store is slow to answer")
             with self._ordering if message["method"] in _ORDERS else nullcontext():
                 answer["result"] = again_if_busy(lambda: self._ask(message["method"], message["params"]))
                 if message["method"] in _HALTS:

@@ -84,7 +84,8 @@ class Refresher:
 
     def shown(self, db: Database, name: str) -> dict[str, Any]:
         """As ``token.get`` answers."""
-        return shown(name, source(self._accounts[name]), tokens.load(db, name), self._standings[name], wall_ms())
+        standing = token_shared.load(db, name) if db.shared else self._standings[name]
+        return shown(name, source(self._accounts[name]), tokens.load(db, name), standing, wall_ms())
 
     def check(self, db: Database, name: str, patience: float = 0.0) -> None:
         """Fetch when there is no token, or it ends soon, or the account is in trouble; read the operator's table.
@@ -142,17 +143,10 @@ class Refresher:
 
     def follow(self, db: Database) -> None:
         """What another node has come to: once a second, where there may be others. Raises StoreAway."""
-        found, standings = tokens.load_all(db, list(self._accounts)), token_shared.load_all(db, self._accounts)
-        for name in self._accounts:
-            if self._locks[name].acquire(blocking=False):  # else we are at it ourselves
-                try:
-                    self._standings[name] = standings[name]
-                    token = found.get(name)
-                    if token is not None and token.fingerprint != self._told.get(name):
-                        self._tell(name, token)
-                        self._later(name, renew_in(token, wall_ms()))
-                finally:
-                    self._locks[name].release()
+        for name, token in tokens.load_all(db, list(self._accounts)).items():
+            if token.fingerprint != self._told.get(name):
+                self._tell(name, token)
+                self._later(name, renew_in(token, wall_ms()))
 
     @contextmanager
     def _turn(self, db: Database, name: str, patience: float = 0.0, elsewhere: float | None = None) -> Iterator[bool]:

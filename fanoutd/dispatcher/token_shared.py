@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
 from dataclasses import asdict
 
 from fanoutd.dispatcher.token_standing import Standing
@@ -22,12 +21,6 @@ _TIMES = ("next_at", "replaced_at", "probed_at", "fetched_at")
 def load(db: Database, account: str) -> Standing:
     """As the last node left it."""
     return _read(meta.read(db, _name(account)))
-
-
-def load_all(db: Database, accounts: Collection[str]) -> dict[str, Standing]:
-    """Of all of them, with one question."""
-    found = meta.read_many(db, [_name(account) for account in accounts])
-    return {account: _read(found.get(_name(account))) for account in accounts}
 
 
 def save(db: Database, account: str, standing: Standing) -> None:

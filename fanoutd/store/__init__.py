@@ -10,7 +10,7 @@ while the shard is held, subscribers, quotas, then campaigns. What is read in or
 the same, the database undoes one transaction, and it is repeated (``StoreBusy``).
 """
 
-from fanoutd.store.database import Database, StoreAway, StoreBusy, again_if_busy
+from fanoutd.store.database import Database, StoreAway, StoreBusy, StoreUnsure, again_if_busy
 from fanoutd.store.opening import open_store
 
-__all__ = ["Database", "StoreAway", "StoreBusy", "again_if_busy", "open_store"]
+__all__ = ["Database", "StoreAway", "StoreBusy", "StoreUnsure", "again_if_busy", "open_store"]

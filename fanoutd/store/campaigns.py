@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +132,12 @@ def get(db: Database, campaign: str, lock: str = "") -> Campaign | None:
     """``lock``: ``db.LOCK`` for whoever decides by what it says."""
     row = db.one(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s{lock}", campaign)
     return _campaign(row) if row else None
+
+
+def asked(db: Database, campaign: str) -> Callable[[], Campaign]:
+    """One that is there, given when it is looked at: see ``Database.later``."""
+    answer = db.later(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s", campaign)
+    return lambda: _campaign(answer.rows()[0])
 
 
 def listed(db: Database, state: str | None, limit: int, before: Campaign | None) -> list[Campaign]:
@@ -346,8 +352,8 @@ def before_pause(db: Database, campaign: Campaign) -> str:
 
 def finish(db: Database, campaign: str) -> bool:
     """Make it ``done`` when its plan is complete and nobody is pending or to be sent to again."""
-    if db.one("SELECT state, planned FROM fanout_campaign WHERE id = %s", campaign) != ("running", 1) or db.one(
-        "SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0) LIMIT 1", campaign
+    if db.one("SELECT state, planned FROM fanout_campaign WHERE id = %s", campaign) != ("running", 1) or unfinished(
+        db, campaign
     ):
         return False
     # Planned, so no shard comes any more. Whoever is about to make somebody in one pending again has its row: we wait
@@ -364,6 +370,13 @@ def finish(db: Database, campaign: str) -> bool:
         return False
     _ended(db, campaign)
     return True
+
+
+def unfinished(db: Database, campaign: str) -> bool:
+    """Somebody planned so far is pending or to be sent to again. Needs no transaction."""
+    return db.one(
+        "SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0) LIMIT 1", campaign
+    ) is not None  # fmt: skip
 
 
 def counts(db: Database, campaign: str) -> Counts:

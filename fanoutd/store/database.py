@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from fanoutd.errors import FanoutdError
@@ -35,6 +36,36 @@ class StoreAway(FanoutdError):
 class StoreBusy(StoreAway):
     """The transaction was undone for another one's sake: a deadlock, a lock that did not come, a row that was there
     already. It may be repeated at once."""
+
+
+class StoreUnsure(StoreAway):
+    """The connection ended in a COMMIT: the transaction is durable, or it is undone, and the store knows which."""
+
+
+@dataclass(slots=True, eq=False)
+class Later:
+    """What a statement has come to: looked at, it has been run."""
+
+    run: Callable[[], None]
+    found: list[Row] | None = None
+    matched: int = 0
+    inserted: int = 0
+
+    def rows(self) -> list[Row]:
+        if self.found is None:
+            self.run()
+        if self.found is None:
+            raise StoreAway("the transaction in which this was asked has been undone")
+        return self.found
+
+    def one(self) -> Row | None:
+        found = self.rows()
+        return found[0] if found else None
+
+    def count(self) -> int:
+        """Rows that its condition matched."""
+        self.rows()
+        return self.matched
 
 
 class Database(ABC):
@@ -77,9 +108,17 @@ class Database(ABC):
     def rows(self, sql: str, *args: Any) -> list[Row]: ...
 
     @abstractmethod
+    def later(self, sql: str, *args: Any) -> Later:
+        """Run a statement before any that comes after it, and have what it gives when that is looked at.
+
+        In a transaction a server far away is told of it together with the next one that somebody waits for, or with
+        COMMIT: many cost one way there and back. Trouble with it shows then.
+        """
+
+    @abstractmethod
     def upsert(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any], also: str = "") -> None:
         """Make the row of this primary key if it is not there, with ``values``; else set them, or what ``also`` says:
-        assignments, in which ``new(column)`` is the value that the new row would have had.
+        assignments, in which ``new(column)`` is the value that the new row would have had. As ``later``.
         """
 
     @abstractmethod

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from fanoutd.store.database import Database, holes
+from fanoutd.store.database import Database
 
 
 def read(db: Database, name: str) -> str | None:
     row = db.one("SELECT value FROM fanout_meta WHERE name = %s", name)
     return str(row[0]) if row else None
-
-
-def read_many(db: Database, names: Sequence[str]) -> dict[str, str]:
-    """Those of them that there are."""
-    if not names:
-        return {}
-    rows = db.rows(f"SELECT name, value FROM fanout_meta WHERE name IN ({holes(len(names))})", *names)
-    return {str(name): str(value) for name, value in rows}
 
 
 def write(db: Database, name: str, value: str) -> None:

@@ -3,30 +3,37 @@
 READ COMMITTED, so that locks are on rows that were found and on no gaps between them; what a transaction reads in
 order to change it, it reads with a lock. Nothing is repeated here but what cannot have had an effect: the beginning of
 a transaction, and a lone SELECT. A transaction that a dead connection cut off is undone by the server; whether a
-COMMIT was, whose answer never came, only the store itself can tell.
+COMMIT was, whose answer never came, only the store itself can tell (``StoreUnsure``, ``store/rounds``).
+
+The server may be far away, where a statement costs nothing and the way there and back everything: what nobody waits
+for goes together with what somebody does, BEGIN with the first statement, COMMIT with the last.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from pymysql.connections import Connection
 from pymysql.constants import ER
-from pymysql.cursors import Cursor
 
 from fanoutd import mysql
 from fanoutd.config.mysql_url import Server
 from fanoutd.mysql import MysqlError
-from fanoutd.store.database import NEW, Database, Row, StoreAway, StoreBusy, holes
+from fanoutd.store.database import NEW, Database, Later, Row, StoreAway, StoreBusy, StoreUnsure, holes
+
+T = TypeVar("T")
 
 #: Seconds that a statement may take, and wait for another transaction's lock. The lock's is the shorter, or a wait
 #: would look like a dead connection.
 STATEMENT_TIMEOUT = 10.0
 _LOCK_WAIT = 4
+
+#: Characters of statements that are sent together: far below the smallest max_allowed_packet.
+_TOGETHER = 200_000
 
 #: Seconds after which the server ends a connection that says nothing, and with it the locks of a transaction: those of
 #: a machine that vanished, or of a process that was stopped, would keep everybody else out for hours.
@@ -36,8 +43,8 @@ _IDLE = 25
 _SESSION = (
     "SET NAMES utf8mb4 COLLATE utf8mb4_bin, time_zone = '+00:00', "
     "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-    f"innodb_lock_wait_timeout = {_LOCK_WAIT}, wait_timeout = {_IDLE}",
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    f"innodb_lock_wait_timeout = {_LOCK_WAIT}, wait_timeout = {_IDLE}; "
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 )
 
 #: How long one node waits for another's change to the tables, in seconds; asked for in steps, each of which ends before
@@ -67,45 +74,55 @@ class MysqlDatabase(Database):
         self._server = server
         self.place = server.place
         self._link: Connection[Any] | None = None
-        self._within = False
+        self._within = False  # a transaction, of which the server knows when it has begun
+        self._begun = False
+        self._queue: list[tuple[str, Later]] = []  # what it has not been told yet
         with self._trouble():
             self._connect()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._trouble():
-            self._alone("BEGIN")
-            self._within = True
+            self._within, self._begun, self._queue = True, False, []
             try:
                 yield
-                self._run("COMMIT")
+                self._commit()
             except BaseException:
                 self._roll_back()
                 raise
             finally:
-                self._within = False
+                self._within, self._queue = False, []
 
     def execute(self, sql: str, *args: Any) -> int:
-        with self._trouble(), self._run(sql, args) as cursor:
-            return cursor.rowcount
+        return self.later(sql, *args).count()
 
     def insert(self, sql: str, *args: Any) -> int:
-        with self._trouble(), self._run(sql, args) as cursor:
-            return cursor.lastrowid or 0
+        done = self.later(sql, *args)
+        done.rows()
+        return done.inserted
 
     def insert_many(self, sql: str, rows: Sequence[Row]) -> None:
         # PyMySQL makes one INSERT of it, and several where it would be larger than the smallest max_allowed_packet.
-        with self._trouble(), self._connected().cursor() as cursor:
-            cursor.executemany(sql, [_plain(row) for row in rows])
+        with self._trouble():
+            if self._within:
+                self._flush()
+            with self._connected().cursor() as cursor:
+                cursor.executemany(sql, [_plain(row) for row in rows])
 
     def rows(self, sql: str, *args: Any) -> list[Row]:
-        with self._trouble(), self._run(sql, args) if self._within else self._alone(sql, args) as cursor:
-            return list(cursor.fetchall())
+        if self._within:
+            return self.later(sql, *args).rows()
+        with self._trouble():
+            return self._unless_dead(lambda: self._run(sql, args)).rows()
+
+    def later(self, sql: str, *args: Any) -> Later:
+        with self._trouble():
+            return self._put(sql, args) if self._within else self._run(sql, args)
 
     def upsert(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any], also: str = "") -> None:
         columns = [*key, *values]
         sets = NEW.sub(r"VALUES(\1)", also or ", ".join(f"{name} = new({name})" for name in values))
-        self.execute(
+        self.later(
             f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({holes(len(columns))}) ON DUPLICATE KEY UPDATE {sets}",
             *key.values(), *values.values(),
         )  # fmt: skip
@@ -136,7 +153,7 @@ class MysqlDatabase(Database):
     def define(self, statement: str) -> None:
         with self._trouble():
             try:
-                self._run(_dialect(statement)).close()
+                self._run(_dialect(statement))
             except MysqlError as e:
                 if mysql.number(e) not in _THERE_ALREADY:
                     raise
@@ -174,36 +191,89 @@ class MysqlDatabase(Database):
 
     def _connect(self) -> Connection[Any]:
         self._link = None
-        link = mysql.connect(self._server, STATEMENT_TIMEOUT, whole_numbers=True)
+        link = mysql.connect(self._server, STATEMENT_TIMEOUT, whole_numbers=True, together=True)
         with link.cursor() as cursor:
-            for statement in _SESSION:
-                cursor.execute(statement)
+            cursor.execute(_SESSION)
         self._link = link
         return link
 
     def _connected(self) -> Connection[Any]:
         return self._link or self._connect()
 
-    def _run(self, sql: str, args: Sequence[Any] = ()) -> Cursor:
-        if self._within and self._link is None:
-            raise StoreAway(f"store {self.place}: the connection was lost")
-        cursor: Cursor = self._connected().cursor()
-        cursor.execute(sql, _plain(args) or None)
-        return cursor
+    def _run(self, sql: str, args: Sequence[Any] = ()) -> Later:
+        """Outside of transactions."""
+        done = Later(_nothing)
+        self._send([(self._bound(sql, args), done)])
+        return done
 
-    def _alone(self, sql: str, args: Sequence[Any] = ()) -> Cursor:
+    def _put(self, sql: str, args: Sequence[Any]) -> Later:
+        if self._begun:
+            self._must_be_there()
+        done = Later(self._flush)
+        self._queue.append((self._bound(sql, args), done))
+        if sum(len(text) for text, _ in self._queue) > _TOGETHER:
+            self._flush()
+        return done
+
+    def _bound(self, sql: str, args: Sequence[Any]) -> str:
+        with self._connected().cursor() as cursor:
+            text: str = cursor.mogrify(sql, _plain(args) or None)
+        return text
+
+    def _flush(self) -> None:
+        """Tell the server what it has not been told of this transaction."""
+        with self._trouble():
+            queue, self._queue = self._queue, []
+            if self._begun:
+                self._must_be_there()
+                self._send(queue)
+            else:
+                self._begun = True  # also when a statement after BEGIN fails
+                self._unless_dead(lambda: self._send([("BEGIN", Later(_nothing)), *queue]))
+
+    def _commit(self) -> None:
+        if not self._begun:
+            if not self._queue:
+                return
+            self._flush()  # a connection that died of idleness is found before it matters
+        self._must_be_there()
+        try:
+            self._send([*self._queue, ("COMMIT", Later(_nothing))])
+        except (MysqlError, OSError) as e:
+            if not mysql.lost(e) and mysql.number(e) not in mysql.IN_DOUBT:
+                raise
+            self._drop()
+            raise StoreUnsure(f"store {mysql.words(self._server, e)}") from e
+
+    def _must_be_there(self) -> None:
+        if self._link is None:
+            raise StoreAway(f"store {self.place}: the connection was lost")
+
+    def _send(self, statements: Sequence[tuple[str, Later]]) -> None:
+        """All at once. The first that fails is the last that is run."""
+        if not statements:
+            return
+        with self._connected().cursor() as cursor:
+            cursor.execute("; ".join(text for text, _ in statements))
+            for at, (_, done) in enumerate(statements):
+                if at:
+                    cursor.nextset()
+                done.found = list(cursor.fetchall()) if cursor.description else []
+                done.matched, done.inserted = cursor.rowcount, cursor.lastrowid or 0
+
+    def _unless_dead(self, step: Callable[[], T]) -> T:
         """What has no effect if it is cut off: once more when the connection has died since it was last used."""
         had = self._link
         try:
-            return self._run(sql, args)
+            return step()
         except (MysqlError, OSError) as e:
             if had is None or not mysql.lost(e):
                 raise
             self._drop()
-            return self._run(sql, args)
+            return step()
 
     def _roll_back(self) -> None:
-        if self._link is not None:
+        if self._link is not None and self._begun:
             try:
                 self._link.rollback()
             except (MysqlError, OSError):
@@ -228,6 +298,10 @@ class MysqlDatabase(Database):
             if isinstance(e, OSError) or mysql.away(e):
                 raise StoreAway(said) from e
             raise
+
+
+def _nothing() -> None:
+    """It is being run."""
 
 
 def _plain(args: Sequence[Any]) -> tuple[Any, ...]:

@@ -61,11 +61,13 @@ def join(db: Database, node: str, secret: str, boot: str, version: str) -> None:
     )  # fmt: skip
 
 
-def beat(db: Database, node: str, secret: str, workers: int) -> bool:
-    """Be heard of; False when the store does not know the node any more. One statement, in no transaction."""
+def beat(db: Database, node: str, secret: str, boot: str, workers: int) -> bool:
+    """Be heard of; False when the store does not know the node, or knows another one by its name. One statement, in no
+    transaction."""
     return db.execute(
-        f"UPDATE fanout_node SET heartbeat = {db.NOW_MS}, workers = %s, gone = 0 WHERE node = %s AND secret = %s",
-        workers, node, secret,
+        f"UPDATE fanout_node SET heartbeat = {db.NOW_MS}, workers = %s, gone = 0 "
+        "WHERE node = %s AND secret = %s AND boot = %s",
+        workers, node, secret, boot,
     ) == 1  # fmt: skip
 
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from fanoutd.store.database import Database
+from fanoutd.store.database import Database, Row
 
 _DAY_MS = 86_400_000
 _OFFSET_MS = 8 * 3_600_000  # of Asia/Shanghai, which has no summer time
@@ -80,16 +80,26 @@ def reopening(account: str, channel: int, at_ms: int) -> int:
 
 def known(db: Database, account: str, at_ms: int) -> dict[int, Quota]:
     """The account's channels of which anything is known, by number."""
-    found: dict[int, Quota] = {}
+    return ask(db, account, at_ms)()
+
+
+def ask(db: Database, account: str, at_ms: int) -> Callable[[], dict[int, Quota]]:
+    """The same, read when it is looked at: see ``Database.later``."""
     today = day(at_ms)
     # The parts come last, since they add to what the first row of a channel says.
-    for parts, channel, of_day, used, intended, limit, cap, rest in db.rows(
+    answer = db.later(
         "SELECT 0 AS parts, channel, day, used, intended, daily_limit, cap, rest_until FROM fanout_quota "
         "WHERE account = %s AND day <= %s UNION ALL "
         "SELECT 1, channel, day, SUM(used), SUM(intended), NULL, NULL, NULL FROM fanout_quota_part "
         "WHERE account = %s AND day = %s GROUP BY channel, day ORDER BY parts, day DESC",
         account, today, account, today,
-    ):  # fmt: skip
+    )  # fmt: skip
+    return lambda: _known(answer.rows(), today)
+
+
+def _known(rows: list[Row], today: int) -> dict[int, Quota]:
+    found: dict[int, Quota] = {}
+    for parts, channel, of_day, used, intended, limit, cap, rest in rows:
         made, more = (int(used), int(intended)) if of_day == today else (0, 0)
         if parts:
             found[channel] = found.get(channel, Quota(0, 0, None, None)).plus(made, more)
@@ -147,6 +157,7 @@ class Sum:
         self._owner = owner
         self._made: Counter[tuple[str, int, int]] = Counter()
         self._intended: Counter[tuple[str, int, int]] = Counter()
+        self._asked: dict[str, Callable[[], dict[int, Quota]]] = {}
         self._known: dict[str, dict[int, Quota]] = {}
 
     def count(self, account: str, channel: int, of_day: int, n: int) -> None:
@@ -155,10 +166,14 @@ class Sum:
     def intend(self, account: str, channel: int, of_day: int, n: int) -> None:
         self._intended[account, channel, of_day] += n
 
+    def ask(self, db: Database, account: str, at_ms: int) -> None:
+        """As ``ask``: it will be looked at."""
+        self._asked[account] = ask(db, account, at_ms)
+
     def known(self, db: Database, account: str, at_ms: int) -> dict[int, Quota]:
         """As ``known``, and what is not written yet."""
         if account not in self._known:
-            self._known[account] = known(db, account, at_ms)
+            self._known[account] = (self._asked.pop(account, None) or ask(db, account, at_ms))()
         found, today = dict(self._known[account]), day(at_ms)
         for of, channel, of_day in {*self._made, *self._intended}:
             if (of, of_day) == (account, today):
@@ -168,6 +183,7 @@ class Sum:
 
     def forget(self, account: str) -> None:
         """It has changed in the store: it is read again when it is asked for."""
+        self._asked.pop(account, None)
         self._known.pop(account, None)
 
     def alone(self, db: Database, account: str, channel: int) -> None:
@@ -246,11 +262,21 @@ def cap(db: Database, account: str, channel: int, at_ms: int, calls: int | None)
 def tidy(db: Database, at_ms: int, nobody_claimed: bool) -> None:
     """Drop old days; whoever has no shard intends nothing, and its count is put with those of others like it."""
     today = day(at_ms)
-    for table in ("fanout_quota", "fanout_quota_part"):
-        db.execute(f"DELETE FROM {table} WHERE day < %s", today - _KEPT_DAYS)
+    db.execute("DELETE FROM fanout_quota WHERE day < %s", today - _KEPT_DAYS)
+    # By key: a search through the table would wait for every worker's row.
+    kept = today - _KEPT_DAYS
+    for old in db.rows("SELECT DISTINCT account, channel, day FROM fanout_quota_part WHERE day < %s", kept):
+        db.execute("DELETE FROM fanout_quota_part WHERE account = %s AND channel = %s AND day = %s", *old)
     if nobody_claimed:
         db.execute("UPDATE fanout_quota SET intended = 0 WHERE intended <> 0")
-        db.execute("UPDATE fanout_quota_part SET intended = 0 WHERE intended <> 0 AND owner = ''")
+        for left_over in db.rows(
+            "SELECT account, channel, day FROM fanout_quota_part WHERE intended <> 0 AND owner = ''"
+        ):
+            db.execute(
+                "UPDATE fanout_quota_part SET intended = 0 WHERE account = %s AND channel = %s AND day = %s "
+                "AND owner = ''",
+                *left_over,
+            )  # fmt: skip
     _put_together(db, today)
 
 

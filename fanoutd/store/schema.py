@@ -155,6 +155,10 @@ _V4 = (
         until BIGINT NOT NULL)""",
     "ALTER TABLE fanout_campaign ADD COLUMN resumes INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE fanout_campaign ADD COLUMN heard TEXT",
+    """CREATE TABLE fanout_round (
+        owner VARCHAR(96) NOT NULL PRIMARY KEY,
+        number BIGINT NOT NULL,
+        at BIGINT NOT NULL)""",
     # See store/shares: of an account's rate what 45011 has left, and which node holds how much.
     """CREATE TABLE fanout_rate (
         account VARCHAR(64) NOT NULL PRIMARY KEY,

@@ -12,6 +12,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fanoutd.boot import boot_tag
 from fanoutd.outcome import (
@@ -29,13 +30,13 @@ from fanoutd.outcome import (
 )
 from fanoutd.store import campaigns
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.database import Database, holes
+from fanoutd.store.database import Database, Later, Row, holes
 
 #: How long a lease holds without being renewed by a further window or record.
 LEASE_MS = 30_000
 
-#: Free shards that are looked at together where other processes look too.
-_CANDIDATES = 16
+#: Free shards that are looked at together where other processes look too, and how many of them one may take.
+_CANDIDATES, _AT_ONCE = 16, 4
 
 Result = tuple[int, Progress]
 """(position, how far this person has come)."""
@@ -113,94 +114,211 @@ def add(db: Database, campaign: str, idx: int, people: Sequence[Planned]) -> int
 
 def lease(db: Database, owner: str) -> Lease | None:
     """Take the oldest free shard of a running campaign, or None when there is none."""
-    while rows := db.rows(
-        "SELECT s.id, s.token, s.campaign FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
+    taken = take(db, owner, 1)
+    return taken[0][0] if taken else None
+
+
+Taken = tuple[Lease, Campaign, "Window"]
+"""A shard that was leased, and who comes first in it."""
+
+
+def take(db: Database, owner: str, people: int, free: Later | None = None) -> list[Taken]:
+    """Lease some free shards of running campaigns, the oldest first: as many as have so many people, if one may take
+    that many of them. Empty when there are none. ``free`` is what ``ask_free`` gave in this transaction.
+    """
+    while rows := (free or ask_free(db)).rows():
+        free = None
+        asked = [
+            (held, _ask_for(db, held), campaigns.asked(db, held.campaign), ask(db, held, people))
+            for held in [
+                Lease(shard, token + 1, campaign, owner)
+                for shard, token, campaign, _ in sorted(_enough(rows, people))  # one order of locks for all
+            ]
+        ]
+        taken = [(held, found(), window) for held, answer, found, window in asked if answer.count()]
+        if taken:
+            return taken
+    return []
+
+
+def ask_free(db: Database) -> Later:
+    """Shards that might be leased, with the number of their people."""
+    return db.later(
+        "SELECT s.id, s.token, s.campaign, s.pending + s.resend "
+        "FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
         f"WHERE s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0) "
         "AND c.state = 'running' ORDER BY c.created_at, s.campaign, s.idx LIMIT %s",
         _CANDIDATES if db.shared else 1,
-    ):
-        # Many who look at once would all want the first, and wait for each other to find it taken.
-        for shard, token, campaign in random.sample(rows, len(rows)):
-            if db.execute(
-                f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
-                "WHERE id = %s AND token = %s AND owner IS NULL",
-                owner, LEASE_MS, shard, token,
-            ):  # fmt: skip
-                return Lease(shard, token + 1, campaign, owner)
-    return None
+    )
 
 
-def claim(db: Database, held: Lease, window: int) -> list[Person] | None:
+def _enough(rows: list[Row], people: int) -> list[Row]:
+    """Many who look at once would all want the first, and wait for each other to find it taken."""
+    chosen: list[Row] = []
+    for each in random.sample(rows, len(rows)):
+        if people > 0 and len(chosen) < _AT_ONCE:
+            chosen.append(each)
+            people -= each[3]
+    return chosen
+
+
+def _ask_for(db: Database, held: Lease) -> Later:
+    return db.later(
+        f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
+        "WHERE id = %s AND token = %s AND owner IS NULL",
+        held.owner, LEASE_MS, held.shard, held.token - 1,
+    )  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """The next people of a leased shard, asked for and not claimed yet. See ``Database.later``."""
+
+    held: Lease
+    limit: int
+    renewed: Later
+    found: Later
+
+    def people(self) -> list[Person] | None:
+        """At most ``limit``; None as in ``claim``."""
+        return [_person(*row) for row in self.found.rows()] if self.renewed.count() else None
+
+
+def ask(db: Database, held: Lease, limit: int) -> Window:
+    """Renew the lease, and look who is next in it."""
+    renewed = asked_to_renew(db, held)
+    return Window(held, limit, renewed, db.later(
+        f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
+        f"WHERE d.shard = %s AND d.pos >= s.next AND d.state IN ({_OPEN}) ORDER BY d.pos LIMIT %s",
+        held.shard, limit,
+    ))  # fmt: skip
+
+
+def claim(db: Database, held: Lease, window: int, asked: Window | None = None) -> list[Person] | None:
     """The next ``window`` people, theirs to send to once the transaction is durable.
 
     Empty at the end of the shard. None when the lease is lost or the campaign does not run: then
-    nothing of this shard may be started any more.
+    nothing of this shard may be started any more. ``asked``: of this transaction, in which nothing has been claimed
+    of the shard yet; it may have been for more people, not for fewer.
     """
-    if not renew(db, held):
+    found = (asked or ask(db, held, window)).people()
+    if found is None:
         return None
-    rows = db.rows(
-        f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
-        f"WHERE d.shard = %s AND d.pos >= s.next AND d.state IN ({_OPEN}) ORDER BY d.pos LIMIT %s",
-        held.shard, window,
-    )  # fmt: skip
-    if rows:
-        db.execute("UPDATE fanout_shard SET next = %s WHERE id = %s", rows[-1][0] + 1, held.shard)
-    return [_person(*row) for row in rows]
+    people = found[:window]
+    if people:
+        db.later("UPDATE fanout_shard SET next = %s WHERE id = %s", people[-1].pos + 1, held.shard)
+    return people
 
 
-def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> None:
-    """Write outcomes of the attempt ``token``, and the shard's counters with them.
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """What came of people of one shard in the lease of ``token``."""
+
+    shard: int
+    token: int
+    results: Sequence[Result]
+
+
+def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> bool:
+    """Write outcomes of the attempt ``token``, and the shard's counters with them. False as in ``record_all``.
 
     Late results, of an attempt that was given up as unknown in the meantime, are taken too.
     """
-    row = db.one(f"SELECT token, campaign FROM fanout_shard WHERE id = %s{db.LOCK}", shard)
-    if row is None:
-        return
-    late = row[0] != token
+    return not record_all(db, ask_to_record(db, [Attempt(shard, token, list(results))]))
 
-    def found(new: State) -> dict[State, bool]:
-        """The states in which this attempt may find its rows, and whether they must bear its token.
 
-        A late word other than "sent" says nothing about a row that is being sent again.
-        """
-        if not late:
-            return {State.PENDING: False, State.RESEND: False, State.UNKNOWN: True}
-        return dict.fromkeys(DOUBTFUL if new is State.SENT else (State.UNKNOWN,), True)
+Recording = list[tuple[Attempt, Later]]
+"""Attempts with the rows of their shards, which are held."""
 
-    changed = _write(db, shard, token, results, found)
-    if changed["pending"] > 0 or changed["resend"] > 0:
-        # It was done for want of these, who turn out never to have been sent to. Not only by a late word: whoever
-        # takes a shard over leaves its token as it is, and nobody may have leased it since.
-        campaigns.move(db, row[1], "done", "running", finished_at=None)
+
+def ask_to_record(db: Database, attempts: Iterable[Attempt]) -> Recording:
+    """Begin to write outcomes: see ``Database.later``."""
+    return [
+        (each, db.later(f"SELECT token, campaign, errors FROM fanout_shard WHERE id = %s{db.LOCK}", each.shard))
+        for each in sorted(attempts, key=lambda each: each.shard)  # one order of locks for all
+    ]
+
+
+def record_all(db: Database, recording: Recording) -> list[Attempt]:
+    """As ``record``, for several shards. Those are given back, unwritten, whose lease the store has never seen: it is
+    an older store than that in which they were taken."""
+    unseen: list[Attempt] = []
+    writing: list[tuple[_Writing, str]] = []
+    for each, head in recording:
+        row = head.one()
+        if row is None or row[0] < each.token:
+            unseen.append(each)
+        else:
+            found = partial(_found, row[0] != each.token)
+            writing.append((_Writing(each, row[2], found), row[1]))
+    _write(db, [each for each, _ in writing])
+    for written, campaign in writing:
+        if written.changed["pending"] > 0 or written.changed["resend"] > 0:
+            # It was done for want of these, who turn out never to have been sent to. Not only by a late word: whoever
+            # takes a shard over leaves its token as it is, and nobody may have leased it since.
+            campaigns.move(db, campaign, "done", "running", finished_at=None)
+    return unseen
+
+
+def _found(late: bool, new: State) -> dict[State, bool]:
+    """The states in which this attempt may find its rows, and whether they must bear its token.
+
+    A late word other than "sent" says nothing about a row that is being sent again.
+    """
+    if not late:
+        return {State.PENDING: False, State.RESEND: False, State.UNKNOWN: True}
+    return dict.fromkeys(DOUBTFUL if new is State.SENT else (State.UNKNOWN,), True)
 
 
 def correct(db: Database, shard: int, token: int, results: Iterable[Result]) -> None:
     """Write what rows have come to, whatever they were; under ``token`` from here on."""
-    _write(db, shard, token, results, lambda _new: dict.fromkeys(State, False))
-
-
-def _write(
-    db: Database, shard: int, token: int, results: Iterable[Result], found: Callable[[State], dict[State, bool]]
-) -> Counter[str]:
-    """By how much each counter of the shard has changed."""
-    changed: Counter[str] = Counter()
     row = db.one(f"SELECT errors FROM fanout_shard WHERE id = %s{db.LOCK}", shard)
-    if row is None:
-        return changed
-    errors = Counter({code: int(count) for code, count in json.loads(row[0]).items()})
-    for progress, group in _groups(results).items():
-        left = len(group)
-        for source, fenced in found(progress.state).items():
-            if left and (source, progress.state) in MOVES:
-                count = _write_group(db, shard, token, source, progress, group, fenced)
-                _count(changed, errors, source, None, -count)
-                _count(changed, errors, progress.state, progress, count)
-                left -= count
-    adjust(
-        db, shard, changed, errors,
-        f", lease_until = CASE WHEN owner IS NULL THEN lease_until ELSE {db.NOW_MS} + {LEASE_MS} END",
-    )  # fmt: skip
-    return changed
+    if row is not None:
+        attempt = Attempt(shard, token, list(results))
+        _write(db, [_Writing(attempt, row[0], lambda _new: dict.fromkeys(State, False))])
+
+
+class _Writing:
+    """One shard's results on their way: the shard's row is held."""
+
+    def __init__(self, attempt: Attempt, errors: str, found: Callable[[State], dict[State, bool]]) -> None:
+        self.attempt = attempt
+        self.errors = Counter({code: int(count) for code, count in json.loads(errors).items()})
+        self.changed: Counter[str] = Counter()
+        """By how much each counter of the shard has changed."""
+        self._groups = [
+            (progress, group, [each for each in found(progress.state).items() if (each[0], progress.state) in MOVES])
+            for progress, group in _groups(attempt.results).items()
+        ]
+        self._left = [len(group) for _, group, _ in self._groups]
+
+    def ask(self, db: Database, turn: int) -> list[tuple[int, State, Later]]:
+        """Try the next state in which rows may be that have not been found."""
+        return [
+            (at, sources[turn][0], _write_group(
+                db, self.attempt.shard, self.attempt.token, sources[turn][0], progress, group, sources[turn][1]
+            ))
+            for at, (progress, group, sources) in enumerate(self._groups)
+            if self._left[at] and turn < len(sources)
+        ]  # fmt: skip
+
+    def hear(self, at: int, source: State, count: int) -> None:
+        progress = self._groups[at][0]
+        self._left[at] -= count
+        _count(self.changed, self.errors, source, None, -count)
+        _count(self.changed, self.errors, progress.state, progress, count)
+
+
+def _write(db: Database, writing: Sequence[_Writing]) -> None:
+    for turn in range(len(State)):
+        asked = [(each, *answer) for each in writing for answer in each.ask(db, turn)]
+        for each, at, source, answer in asked:
+            each.hear(at, source, answer.count())
+    for each in writing:
+        adjust(
+            db, each.attempt.shard, each.changed, each.errors,
+            f", lease_until = CASE WHEN owner IS NULL THEN lease_until ELSE {db.NOW_MS} + {LEASE_MS} END",
+        )  # fmt: skip
 
 
 def _count(
@@ -218,7 +336,7 @@ def adjust(db: Database, shard: int, changed: Counter[str], errors: Counter[str]
     """Bring a shard's counters up to date; ``errors`` as they are then."""
     sets = ", ".join(f"{column} = {column} + {int(by)}" for column, by in sorted(changed.items()) if by)
     if sets:
-        db.execute(
+        db.later(
             f"UPDATE fanout_shard SET {sets}, errors = %s{more} WHERE id = %s",
             json.dumps({code: count for code, count in errors.items() if count}), shard,
         )  # fmt: skip
@@ -240,28 +358,27 @@ def recount(db: Database, shard: int) -> None:
     db.execute(f"UPDATE fanout_shard SET {sets}, errors = %s WHERE id = %s", json.dumps(errors), shard)
 
 
-def went_back(db: Database, shard: int, token: int) -> bool:
-    """Whether the store has never seen this lease: it is an older one than that in which it was taken."""
-    row = db.one("SELECT token FROM fanout_shard WHERE id = %s", shard)
-    return row is None or row[0] < token
-
-
 def renew(db: Database, held: Lease) -> bool:
-    """Hold the shard for another term; False when it is lost or the campaign does not run.
+    """Hold the shard for another term; False when it is lost or the campaign does not run."""
+    return asked_to_renew(db, held).count() > 0
+
+
+def asked_to_renew(db: Database, held: Lease) -> Later:
+    """The same, said by the number of rows.
 
     Who pauses the campaign waits for our transaction: whatever is claimed after it finds that it does not run.
     """
-    return db.execute(
+    return db.later(
         f"UPDATE fanout_shard SET lease_until = {db.NOW_MS} + %s WHERE id = %s AND token = %s AND owner = %s "
         f"AND EXISTS (SELECT 1 FROM fanout_campaign c WHERE c.id = campaign AND c.state = 'running'{db.LOCK_SHARED})",
         LEASE_MS, held.shard, held.token, held.owner,
-    ) > 0  # fmt: skip
+    )  # fmt: skip
 
 
 def release(db: Database, held: Lease, not_before: int = 0) -> None:
     """Give the shard back with nothing on the wire: whoever is pending may be claimed again, from ``not_before`` on
     (milliseconds since 1970), until when nobody leases it."""
-    db.execute(
+    db.later(
         "UPDATE fanout_shard SET owner = NULL, next = 0, lease_until = %s WHERE id = %s AND token = %s",
         not_before, held.shard, held.token,
     )  # fmt: skip
@@ -452,7 +569,7 @@ def _groups(results: Iterable[Result]) -> dict[Progress, list[tuple[int, int | N
 def _write_group(
     db: Database, shard: int, token: int, source: State, progress: Progress, group: list[tuple[int, int | None]],
     fenced: bool,
-) -> int:  # fmt: skip
+) -> Later:  # fmt: skip
     """``fenced``: only rows whose state is this attempt's own doing."""
     with_msgid = [(pos, msgid) for pos, msgid in group if msgid is not None]
     msgid_sql, msgid_args = "NULL", []
@@ -461,7 +578,7 @@ def _write_group(
         msgid_args = [value for pair in with_msgid for value in pair]
     guard, guard_args = (" AND attempt = %s", [token]) if fenced else ("", [])
     p = progress
-    return db.execute(
+    return db.later(
         "UPDATE fanout_delivery SET state = %s, channel = %s, errcode = %s, attempts = %s, generation = %s, "
         f"tries = %s, since = %s, boot = %s, attempt = %s, msgid = {msgid_sql}, updated_at = {db.NOW_MS} "
         f"WHERE shard = %s AND pos IN ({holes(len(group))}) AND state = %s{guard}",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fanoutd.store.database import NEW, Database, Row, StoreAway, StoreBusy, holes
+from fanoutd.store.database import NEW, Database, Later, Row, StoreAway, StoreBusy, holes
 
 #: How long a transaction waits for another process's write before it gives up, in seconds.
 BUSY_TIMEOUT = 5.0
@@ -63,6 +63,11 @@ class SqliteDatabase(Database):
         with self._trouble():
             return self._link.execute(sql.replace("%s", "?"), args).fetchall()
 
+    def later(self, sql: str, *args: Any) -> Later:
+        with self._trouble():
+            cursor = self._link.execute(sql.replace("%s", "?"), args)
+            return Later(_nothing, cursor.fetchall(), cursor.rowcount)
+
     def upsert(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any], also: str = "") -> None:
         columns = [*key, *values]
         sets = NEW.sub(r"excluded.\1", also or ", ".join(f"{name} = new({name})" for name in values))
@@ -105,6 +110,10 @@ class SqliteDatabase(Database):
             raise StoreBusy(f"store {self.path}: {e}") from e
         except sqlite3.OperationalError as e:
             raise StoreAway(f"store {self.path}: {e}") from e
+
+
+def _nothing() -> None:
+    """It has been run."""
 
 
 def _make(path: Path) -> None:

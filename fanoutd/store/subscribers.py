@@ -33,9 +33,15 @@ def load(db: Database, account: str, openids: Collection[str], lock: str = "") -
 
 def notable(db: Database, account: str, openids: Collection[str]) -> dict[str, Standing]:
     """Those of them of whom something is known that a sender must heed. Costs one look when there is nobody at all."""
-    if not openids or not any_known(db, account):
-        return {}
-    return _load(db, account, openids, " AND (state <> 0 OR gone_until IS NOT NULL OR window_kind IS NOT NULL)")
+    return ask_notable(db, account, openids)()
+
+
+def ask_notable(db: Database, account: str, openids: Collection[str]) -> Callable[[], dict[str, Standing]]:
+    """The same, read when it is looked at: see ``Database.later``."""
+    if not openids or not (db.shared or any_known(db, account)):  # two looks would take twice as long where it is far
+        return dict
+    only = " AND (state <> 0 OR gone_until IS NOT NULL OR window_kind IS NOT NULL)"
+    return _ask(db, account, openids, only)
 
 
 def any_known(db: Database, account: str) -> bool:
@@ -43,15 +49,21 @@ def any_known(db: Database, account: str) -> bool:
 
 
 def _load(db: Database, account: str, openids: Collection[str], only: str, lock: str = "") -> dict[str, Standing]:
-    found: dict[str, Standing] = {}
-    for some in _some(openids):
-        rows = db.rows(
+    return _ask(db, account, openids, only, lock)()
+
+
+def _ask(
+    db: Database, account: str, openids: Collection[str], only: str, lock: str = ""
+) -> Callable[[], dict[str, Standing]]:
+    answers = [
+        db.later(
             f"SELECT openid, {_COLUMNS} FROM fanout_subscriber "
             f"WHERE account = %s AND openid IN ({holes(len(some))}){only}{lock}",
             account, *some,
-        )  # fmt: skip
-        found.update((row[0], _standing(row[1:])) for row in rows)
-    return found
+        )
+        for some in _some(openids)
+    ]  # fmt: skip
+    return lambda: {row[0]: _standing(row[1:]) for answer in answers for row in answer.rows()}
 
 
 def change(
@@ -80,12 +92,12 @@ def _save(db: Database, account: str, standings: Mapping[str, Standing], known: 
     repeated: a DELETE of whoever is there would undo the other's word."""
     there = [openid for openid in standings if openid in known]
     for some in _some(there):
-        db.execute(
+        db.later(
             f"DELETE FROM fanout_subscriber WHERE account = %s AND openid IN ({holes(len(some))})", account, *some
         )
     for some in _some(standings):
         values = ", ".join([f"({holes(12)})"] * len(some))
-        db.execute(
+        db.later(
             f"INSERT INTO fanout_subscriber (account, openid, {_COLUMNS}) VALUES {values}",
             *(each for openid in some for each in (account, openid, *_row(standings[openid]))),
         )  # fmt: skip
@@ -142,13 +154,14 @@ def learn(db: Database, account: str, answers: Mapping[str, int], hooks: Collect
 
     ``hooks`` are the statements that some audience has: an errand for each person of whom it is news.
     """
-    now = db.now_ms()
-    for errcode in sorted(set(answers.values()) & set(LESSONS)):
+    lessons = sorted(set(answers.values()) & set(LESSONS))
+    now = db.now_ms() if lessons else 0
+    for errcode in lessons:
         lesson = LESSONS[errcode]
         people = [openid for openid, code in answers.items() if code == errcode]
+        hook = HOOKS.get(lesson)
         before: dict[str, Standing] = {}
         after = change(db, account, people, now, partial(learnt, lesson=lesson, now=now), before)
-        hook = HOOKS.get(lesson)
         if hook in hooks:
             for openid, each in after.items():
                 if each.word(now) != (before[openid].word(now) if openid in before else "active"):
@@ -158,7 +171,7 @@ def learn(db: Database, account: str, answers: Mapping[str, int], hooks: Collect
 def use(db: Database, account: str, openids: Sequence[str]) -> None:
     """A custom message went through to each of these: their windows hold one less."""
     for some in _some(openids):
-        db.execute(
+        db.later(
             "UPDATE fanout_subscriber SET window_left = window_left - 1 "
             f"WHERE account = %s AND openid IN ({holes(len(some))}) AND window_left > 0",
             account, *some,

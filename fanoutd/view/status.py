@@ -56,6 +56,7 @@ def _facts(status: dict[str, Any]) -> Table:
         ("store", f"{word(store['kind'])}, {answer}"),
         ("spool", f"{word(spool['files'])} waiting"),
         ("shards", f"{word(shards['pending'])} waiting, {word(shards['leased'])} being sent"),
+        *(("node", _node(node)) for node in status["nodes"] if len(status["nodes"]) > 1),
         *(("account", _account(account)) for account in status["accounts"]),
         *(("job", f"{word(job['name'])}: {job['result'] or 'not run yet'}, next {word(job['next'])}")
           for job in status["jobs"]),
@@ -63,6 +64,11 @@ def _facts(status: dict[str, Any]) -> Table:
     for name, words in lines:
         table.add_row(name, Text(words))  # no markup: an error may begin with "[account.main]"
     return table
+
+
+def _node(node: dict[str, Any]) -> str:
+    leads = ", leads" if node.get("leads") else ""
+    return f"{word(node['node'])}, heard of {word(node['heartbeat_age'], '{:.0f}')} s ago{leads}"
 
 
 def _account(account: dict[str, Any]) -> str:

@@ -340,7 +340,7 @@ class Worker:
         assert wire is not None
         waiting = sum(len(lane) for lane in self._lanes.values())
         on_hand = sum(len(lane.ready) for lane in self._lanes.values())
-        if not self._looking and not self._dry and not self._stopping and on_hand < self._concurrency:
+        if not self._looking and not self._dry and not self._stopping and on_hand < recorder.enough:
             self._looking = recorder.ask()
         if self._busy and self._dry and not waiting and not wire.busy and not self._looking:
             self._busy = False

@@ -21,13 +21,26 @@ from fanoutd.bucket import now
 from fanoutd.config import Account
 from fanoutd.journal import Journal
 from fanoutd.outcome import Progress
-from fanoutd.store import Database, StoreAway, campaigns, open_store, quotas, shards, subscribers, tokens
+from fanoutd.store import (
+    Database,
+    StoreAway,
+    StoreUnsure,
+    campaigns,
+    open_store,
+    quotas,
+    rounds,
+    shards,
+    subscribers,
+    tokens,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.clock import keep_up
-from fanoutd.store.shards import LEASE_MS, Lease, Person
+from fanoutd.store.database import Later
+from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person, Window
 from fanoutd.times import wall_ms
+from fanoutd.worker import sift
 from fanoutd.worker.rests import PARKED, Calls, Intent, Rests
-from fanoutd.worker.sift import sift
+from fanoutd.worker.sift import Asked
 
 #: How long outcomes wait for company before they are written, in seconds.
 INTERVAL = 0.25
@@ -179,6 +192,23 @@ class _Round:
         return hold in self.freed or hold in self.lost or hold.lost
 
 
+@dataclass(slots=True)
+class _People:
+    """Who comes next in a leased shard, and what the store knows of them."""
+
+    hold: Hold
+    window: Window
+    asked: Asked
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """What a claim needs, asked before it is known whether it comes to one."""
+
+    people: list[_People]
+    free: Later | None
+
+
 class Recorder:
     """Methods are called by the sending side; everything with an underscore runs in the thread."""
 
@@ -189,6 +219,7 @@ class Recorder:
         self.inbox: deque[Word] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._url, self._journals, self._node, self._name = store_url, journals, node, name
+        self._worker = f"{node}/{name}"
         self._concurrency = concurrency
         self._hooks = hooks  # the statements that some audience has
         self._rests = Rests(accounts)
@@ -200,6 +231,8 @@ class Recorder:
         self._unchanged: list[Hold] = []
         self._learnt: list[tuple[str, str, int]] = []  # account, openid, errcode; 0: one less in their window
         self._errands: list[tuple[str, ...]] = []
+        self._round = 0  # the number of the transaction at hand
+        self._unsure = False  # its COMMIT was never answered
         self._asked = self._served = 0
         self._full = False  # two windows are open: people asked for must wait for records
         self._ending = False
@@ -207,6 +240,8 @@ class Recorder:
         self.shares: dict[str, float] = {}  # of campaigns in hand: which part has ended, for the eye only
         self._looked = 0.0
         self._rate = 0.0  # outcomes a second
+        self._took = 0.0  # seconds that a transaction takes, as of late
+        self.enough = concurrency  # on hand, they last until others are claimed
         self._measured = now()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -292,9 +327,13 @@ class Recorder:
     def _run(self) -> None:
         try:
             db = self._patiently(lambda: open_store(self._url))
+            if db.shared:
+                self._patiently(lambda: self._begin_rounds(db))
             while not (self._ending and not self._holds):
                 self._wait()
                 self._work(db)
+            if db.shared:
+                self._forget_rounds(db)
             db.close()
             self.journal.keep()
             self._tell(Finished())
@@ -315,19 +354,52 @@ class Recorder:
         with self._changed:
             asked = self._asked > self._served and not self._full and not self._ending
             if not (self._errands or asked or (self._ending and not self._holds)):
-                self._changed.wait(INTERVAL if self._holds or self._results else None)
+                self._changed.wait(self._pause())
+
+    def _pause(self) -> float | None:
+        """Until outcomes have had company for long enough: to a store that is far away they had it meanwhile."""
+        if self._results or self._unchanged:
+            return max(0.02, INTERVAL - self._took)
+        return INTERVAL if self._holds else None
 
     def _work(self, db: Database) -> None:
         work = self._take_in()
         if self._idle(work):
             return
         work.calls = Counter(self._calls.popleft() for _ in range(len(self._calls)))
-        self._patiently(lambda: self._commit(db, work))
+        self._round += 1
+        self._patiently(lambda: self._write(db, work))
         if work.results:
             failpoint.reach("after_record")
         self._apply(work)
         if work.freed:
             self._finish_campaigns(db, work)
+
+    def _write(self, db: Database, work: _Round) -> None:
+        """Make the round durable, once: one that may be so already is not written again before that is known."""
+        if self._unsure:
+            with db.transaction():
+                done = rounds.durable(db, self._worker, self._round)
+            self._unsure = False
+            if done:
+                return
+        began = now()
+        try:
+            self._commit(db, work)
+        except StoreUnsure:
+            self._unsure = True
+            raise
+        self._took += (now() - began - self._took) * 0.3
+
+    def _begin_rounds(self, db: Database) -> None:
+        with db.transaction():
+            rounds.begin(db, self._worker)
+
+    def _forget_rounds(self, db: Database) -> None:
+        try:
+            rounds.forget(db, self._worker)
+        except StoreAway:
+            pass  # the dispatcher tidies up
 
     def _take_in(self) -> _Round:
         with self._changed:
@@ -356,15 +428,19 @@ class Recorder:
         return (hold.exhausted or hold.lost or self._ending) and hold.open == work.closed[hold]
 
     def _commit(self, db: Database, work: _Round) -> None:
+        """One durable transaction. It may fail and be repeated: it changes the round, nothing else. What its COMMIT
+        is sent with has answers that nobody looks at, for they may never come."""
         keep_up(db)
-        """One durable transaction. It may fail and be repeated: it changes the round, nothing else."""
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
         self._rests.begin(f"{self._node}/{self.journal.name}")
         with db.transaction():
             for errand in work.errands:
                 self._run_errand(db, errand, work)
-            self._record(db, work)
+            recording = self._ask_to_record(db, work)
+            self._rests.ask(db, {hold.campaign.account for hold in self._holds})
+            ahead = self._ask_ahead(db, work)
+            self._record(db, work, recording)
             self._learn(db, work)
             self._count(work)
             self._look_at_shares(db, work.at)
@@ -375,22 +451,27 @@ class Recorder:
             if work.asked > self._served and not self._ending:
                 work.full = not self._may_claim(work)
                 if not work.full:
-                    self._claim(db, work)
+                    self._claim(db, work, ahead)
             work.rests = self._rests.news(db, {h.campaign.account for h in [*self._holds, *self._new(work)]})
             self._rests.write(db)
+            if db.shared:
+                rounds.write(db, self._worker, self._round)
 
-    def _record(self, db: Database, work: _Round) -> None:
+    def _ask_to_record(self, db: Database, work: _Round) -> tuple[shards.Recording, dict[Attempt, Hold]]:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
         for hold, pos, progress in work.results:
             by_shard.setdefault(hold, []).append((pos, progress))
         if by_shard:
             failpoint.reach("before_record")
-        for hold, results in by_shard.items():
-            if shards.went_back(db, hold.lease.shard, hold.lease.token):
-                campaigns.move(db, hold.campaign.id, "running", "paused", cause="past", reason=WENT_BACK)
-                work.lost.append(hold)
-            else:
-                shards.record(db, hold.lease.shard, hold.lease.token, results)
+        attempts = {Attempt(hold.lease.shard, hold.lease.token, results): hold for hold, results in by_shard.items()}
+        return shards.ask_to_record(db, attempts), attempts
+
+    def _record(self, db: Database, work: _Round, asked: tuple[shards.Recording, dict[Attempt, Hold]]) -> None:
+        recording, attempts = asked
+        for unseen in shards.record_all(db, recording):
+            hold = attempts[unseen]
+            campaigns.move(db, hold.campaign.id, "running", "paused", cause="past", reason=WENT_BACK)
+            work.lost.append(hold)
 
     def _learn(self, db: Database, work: _Round) -> None:
         for account in {account for account, _, _ in work.learnt}:
@@ -413,19 +494,35 @@ class Recorder:
             self.shares = {id: campaigns.share(db, id) for id in {hold.campaign.id for hold in self._holds}}
 
     def _renew(self, db: Database, work: _Round) -> None:
-        for hold in self._holds:
-            if work.at - hold.renewed > _RENEW_AFTER and not work.gone(hold):
-                (work.renewed if shards.renew(db, hold.lease) else work.lost).append(hold)
+        due = [hold for hold in self._holds if work.at - hold.renewed > _RENEW_AFTER and not work.gone(hold)]
+        for hold, renewed in [(hold, shards.asked_to_renew(db, hold.lease)) for hold in due]:
+            (work.renewed if renewed.count() else work.lost).append(hold)
 
     def _window(self) -> int:
-        """People a claim takes: about two intervals' worth, and enough to keep the wire full."""
-        return max(self._concurrency, min(512, max(64, 2 * self._concurrency, int(self._rate * 2 * INTERVAL))))
+        """People a claim takes: about two intervals' or rounds' worth, and enough to keep the wire full."""
+        worth = int(self._rate * 2 * max(INTERVAL, 2 * self._took))
+        return max(self._concurrency, min(512, max(64, 2 * self._concurrency, worth)))
 
     def _may_claim(self, work: _Round) -> bool:
         """At most two windows may be claimed and unrecorded."""
         return sum(h.open - work.closed[h] for h in self._holds) <= self._window()
 
-    def _claim(self, db: Database, work: _Round) -> None:
+    def _ask_ahead(self, db: Database, work: _Round) -> _Ahead:
+        """Who would be claimed, and what must be known of them: asked while outcomes are written, for the store may
+        be far."""
+        if work.asked <= self._served or self._ending or not self._may_claim(work):
+            return _Ahead([], None)
+        holds = [hold for hold in self._holds if not hold.exhausted and not hold.lost]
+        asked = self._ask_for(db, [(hold, shards.ask(db, hold.lease, self._window())) for hold in holds])
+        enough = sum(len(people.window.people() or []) for people in asked) >= self._window()
+        return _Ahead(asked, None if enough else shards.ask_free(db))
+
+    def _ask_for(self, db: Database, windows: list[tuple[Hold, Window]]) -> list[_People]:
+        return [
+            _People(hold, window, sift.ask(db, hold.campaign, window.people() or [])) for hold, window in windows
+        ]
+
+    def _claim(self, db: Database, work: _Round, ahead: _Ahead) -> None:
         """Claim one window, from the shards in hand first, then from new ones."""
         room = self._window()
         failpoint.reach("before_claim")
@@ -436,22 +533,36 @@ class Recorder:
             # Given back when what is on the wire is recorded: who is idle would keep them from everybody.
             work.parked += [hold for hold in self._holds if not hold.exhausted and not work.gone(hold)]
             return
-        for hold in self._holds:
-            if room > 0 and not hold.exhausted and not work.gone(hold):
-                room -= self._claim_from(db, hold, room, work)
+        room -= self._claim_of(db, [each for each in ahead.people if not work.gone(each.hold)], room, work)
+        free = ahead.free
         while room > 0 and self.journal.size < _LARGE_JOURNAL and work.skipped < _SKIPPED_AT_ONCE:
-            lease = shards.lease(db, f"{self._node}/{self.journal.name}")
-            campaign = campaigns.get(db, lease.campaign) if lease else None
-            if lease is None or campaign is None:
+            taken = shards.take(db, f"{self._node}/{self.journal.name}", room, free)
+            free = None
+            if not taken:
                 break
-            self.journal.lease(lease.shard, lease.token, lease.campaign)
-            room -= self._claim_from(db, Hold(lease, campaign, 0.0, 0.0), room, work)
+            for lease, _, _ in taken:
+                self.journal.lease(lease.shard, lease.token, lease.campaign)
+            windows = [(Hold(lease, campaign, 0.0, 0.0), window) for lease, campaign, window in taken]
+            room -= self._claim_of(db, self._ask_for(db, windows), room, work)
 
-    def _claim_from(self, db: Database, hold: Hold, room: int, work: _Round) -> int:
+    def _claim_of(self, db: Database, asked: list[_People], room: int, work: _Round) -> int:
+        """Up to ``room`` people, from one shard after the other."""
+        used = 0
+        for each in asked:
+            if used < room:
+                used += self._claim_from(db, each, room - used, work)
+            elif each.hold not in self._holds:
+                shards.release(db, each.hold.lease)
+        return used
+
+    def _claim_from(self, db: Database, given: _People, room: int, work: _Round) -> int:
         """Up to ``room`` people to send to, and how much of it is used up.
 
         Those who take no messages any more are skipped on the way, those whose channel is closed handed back.
         """
+        hold = given.hold
+        window: Window | None = given.window
+        asked: Asked | None = given.asked
         allowed = self._rests.allow(db, hold.campaign, hold.lease, room)
         if not allowed.room:
             return self._pass_over(db, hold, work)
@@ -459,14 +570,15 @@ class Recorder:
         last, passed = False, 0
         while not last and not passed and len(kept) < allowed.room:
             wanted = allowed.room - len(kept)
-            people = shards.claim(db, hold.lease, wanted)
+            people = shards.claim(db, hold.lease, wanted, window)
             if people is None:
                 work.lost.append(hold)
                 if hold not in self._holds:  # the campaign was stopped since we took the shard, just now
                     shards.release(db, hold.lease)
                 return 0
             last = len(people) < wanted
-            takers = sift(db, hold.campaign, hold.lease, people)
+            takers = sift.sift(db, hold.campaign, hold.lease, people, asked)
+            window = asked = None  # whoever comes after them is asked for now
             work.skipped += len(people) - len(takers)
             due = self._rests.sift(db, hold.campaign, hold.lease, takers, allowed)
             passed += len(takers) - len(due)
@@ -514,6 +626,8 @@ class Recorder:
         if work.results and span > 0:
             self._rate += (len(work.results) / span - self._rate) * min(1.0, span)
             self._measured = work.at
+        # Whoever asks waits for the round that is under way, and then for the one that claims.
+        self.enough = max(self._concurrency, min(self._window(), int(self._rate * 2 * self._took)))
 
     def _report(self, work: _Round) -> None:
         for hold in work.lost:
@@ -545,9 +659,10 @@ class Recorder:
     def _finish_campaigns(self, db: Database, work: _Round) -> None:
         """In a transaction after that of the last record: of two workers at the end, one sees both."""
         try:
-            with db.transaction():
-                for campaign in {hold.campaign.id for hold in work.freed}:
-                    campaigns.finish(db, campaign)
+            for campaign in {hold.campaign.id for hold in work.freed}:
+                if not campaigns.unfinished(db, campaign):
+                    with db.transaction():
+                        campaigns.finish(db, campaign)
         except StoreAway:
             pass  # the dispatcher's rescue sweep does it
         if not self._holds and self.journal.size > _LARGE_JOURNAL:

@@ -72,6 +72,11 @@ class Rests:
         """A transaction begins, or is repeated, of the worker with this name."""
         self._sum = Sum(owner)
 
+    def ask(self, db: Database, accounts: set[str]) -> None:
+        """What is known of these will be looked at: see ``Database.later``."""
+        for account in accounts:
+            self._sum.ask(db, account, wall_ms())
+
     def allow(self, db: Database, campaign: Campaign, held: Lease, room: int) -> Allowance:
         """What may be claimed of a leased shard now."""
         at = wall_ms()

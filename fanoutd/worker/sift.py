@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from fanoutd.outcome import Progress, State
 from fanoutd.standing import Standing, Turn, turn
 from fanoutd.store import Database, shards, subscribers
 from fanoutd.store.campaigns import Campaign
+from fanoutd.store.database import Later
 from fanoutd.store.shards import Lease, Person, Result
 
 
-def sift(db: Database, campaign: Campaign, held: Lease, people: list[Person]) -> list[Person]:
-    """Those to send to; the others are recorded as skipped."""
-    kept, skipped = weigh(db, campaign, people)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the store knows of people, and its clock: see ``Database.later``."""
+
+    clock: Later
+    known: Callable[[], dict[str, Standing]]
+
+
+def ask(db: Database, campaign: Campaign, people: list[Person]) -> Asked:
+    """A test asks nobody's leave."""
+    fresh = [person.openid for person in people if person.progress.state is State.PENDING]
+    clock = db.later(f"SELECT {db.NOW_MS}")
+    test = campaign.definition.get("test")
+    return Asked(clock, dict if test else subscribers.ask_notable(db, campaign.account, fresh))
+
+
+def sift(
+    db: Database, campaign: Campaign, held: Lease, people: list[Person], asked: Asked | None = None
+) -> list[Person]:
+    """Those to send to; the others are recorded as skipped. ``asked``: of these, and maybe of more."""
+    kept, skipped = weigh(db, campaign, people, asked)
     if skipped:
         shards.record(db, held.shard, held.token, skipped)
     return kept
 
 
-def weigh(db: Database, campaign: Campaign, people: list[Person]) -> tuple[list[Person], list[Result]]:
+def weigh(
+    db: Database, campaign: Campaign, people: list[Person], asked: Asked | None = None
+) -> tuple[list[Person], list[Result]]:
     """Those to send to, with what is known of their windows, and the outcomes of the others.
 
-    Who is sent to again because no answer was seen is never skipped: WeChat may have taken the first call. A test
-    asks nobody's leave.
+    Who is sent to again because no answer was seen is never skipped: WeChat may have taken the first call.
     """
-    fresh = [person.openid for person in people if person.progress.state is State.PENDING]
-    known = {} if campaign.definition.get("test") else subscribers.notable(db, campaign.account, fresh)
+    asked = asked or ask(db, campaign, people)
+    known = asked.known()
     if not known:
         return people, []
-    now, channels = db.now_ms(), tuple(campaign.definition["channels"])
+    now, channels = int(asked.clock.rows()[0][0]), tuple(campaign.definition["channels"])
     kept: list[Person] = []
     skipped: list[Result] = []
     for person in people:

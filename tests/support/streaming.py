@@ -77,7 +77,7 @@ def _plan(folder: Path, store: str, people: int) -> None:
                    False, "node1", "query", definition)  # fmt: skip
     with db.transaction():
         campaigns.insert(db, row)
-    Planner(config, Spool(folder / "spool"), lambda _count: None).plan(db, row)
+    Planner(config, Spool(folder / "spool"), "node1", lambda _count: None).plan(db, row)
     assert campaigns.counts(db, "c-1").total == people
 
 
