@@ -126,7 +126,8 @@ def take(db: Database, owner: str, people: int, free: Later | None = None) -> li
     """Lease some free shards of running campaigns, the oldest first: as many as have so many people, if one may take
     that many of them. Empty when there are none. ``free`` is what ``ask_free`` gave in this transaction.
     """
-    while rows := (free or ask_free(db)).rows():
+    # What was looked at early does not show what this transaction has given back since.
+    while rows := (free.rows() if free else []) or ask_free(db).rows():
         free = None
         asked = [
             (held, _ask_for(db, held), campaigns.asked(db, held.campaign), ask(db, held, people))
