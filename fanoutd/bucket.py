@@ -98,6 +98,8 @@ class Bucket:
             self._note(fed, at, 0, hungry=True)
             return 0, _NO_PART
         if pace.rest > at:
+            if fed:
+                self._note(fed, at, 0, hungry=False)
             return 0, pace.rest - at
         rate = in_force(pace, at)
         granted, due = grant(pace.due, at, rate, wanted)

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 #: One call a second.
 CALL = 1000
 
-#: Seconds for which a part is good after its node's last beat, and after that of one that ended in order: long enough
-#: for its successor to begin.
-TERM, LAST_TERM = 10.0, 3.0
+#: Seconds for which a part is good after its node's last beat (a dispatcher that dies has a successor by then), and
+#: after the last beat of a node that stops in order.
+TERM, LAST_TERM = 10.0, 2.0
 
 #: How much longer the others wait, in seconds: a call that was permitted at the last moment leaves a little later.
 MARGIN = 1.5

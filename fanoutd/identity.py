@@ -62,6 +62,11 @@ def of(state_dir: Path, shared: bool = False) -> Identity:
     return _write(file, Identity(_new_name(), copied=True, secret=_new_secret(), was=was))
 
 
+def file_of(state_dir: Path) -> Path:
+    """Without this file a daemon takes a new name when it starts."""
+    return state_dir / _FILE
+
+
 def seen_to(state_dir: Path) -> None:
     """What a copy asks for is done. Raises OSError."""
     file = state_dir / _FILE

@@ -182,6 +182,17 @@ def in_use(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[!.]*") if path.name != KEPT)
 
 
+def discredit(folder: Path) -> None:
+    """Take from journals in use the room behind their last record: what they tell is true, silence proves nothing.
+
+    For copies of files that their workers may have gone on with.
+    """
+    for path in in_use(folder):
+        with path.open("r+b") as journal:
+            end = len(journal.read().rstrip(b"\0"))
+            journal.truncate(HEADER_SIZE + -(-max(0, end - HEADER_SIZE) // RECORD_SIZE) * RECORD_SIZE)
+
+
 def kept(folder: Path, since: float = 0.0) -> list[Path]:
     """Journals of which everything is in the store, oldest first; those put aside since then (seconds since 1970)."""
     found = sorted((put_aside, path) for path in (folder / KEPT).glob("*") if (put_aside := _time_of(path)) >= since)

@@ -1,18 +1,25 @@
 """Connections to servers of MySQL's protocol, made so that a dead one is noticed; and what their errors mean.
 
 Imported only where such a server is configured: PyMySQL stays out of every other process.
+
+How somebody proves who he is is PyMySQL's: ``mysql_native_password``, and MySQL 8's ``caching_sha2_password`` and
+``sha256_password``, which send the password as it is over TLS or a Unix socket, and without them under the server's
+RSA key, for which PyMySQL needs ``cryptography`` (installed with us; ``pymysql[rsa]``). The latter two are not tried
+here: MariaDB has neither.
 """
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT, CR, ER, FIELD_TYPE
-from pymysql.converters import conversions
+from pymysql.converters import conversions, encoders
 from pymysql.cursors import Cursor
 
 from fanoutd.config.mysql_url import Server
@@ -45,27 +52,38 @@ _CONVERSIONS: Any = {
     FIELD_TYPE.NEWDECIMAL: lambda text: int(text) if text.lstrip("-").isdigit() else float(text),
 }
 
+#: No value that comes is made into anything.
+_ENCODERS: Any = encoders
+
 MysqlError = pymysql.err.MySQLError
+
+T = TypeVar("T")
 
 
 def connect(
     server: Server, read_timeout: float, cursorclass: type[Cursor] = Cursor, whole_numbers: bool = False,
-    together: bool = False,
+    raw: bool = False, together: bool = False,
 ) -> Connection[Any]:
     """Autocommitting, and counting matched rows as changed. Raises MysqlError, OSError.
 
-    ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int.
-    ``together``: several statements may be sent at once, with ``;`` between them.
+    ``read_timeout``: seconds that a statement may take. ``whole_numbers``: decimals come as int. ``raw``: every value
+    comes as the bytes that the server writes. ``together``: several statements may be sent at once, with ``;`` between
+    them.
     """
     link: Connection[Any] = pymysql.connect(
         host=server.host, user=server.user, password=server.password, database=server.database, port=server.port,
         unix_socket=server.socket, charset=server.charset, autocommit=True, defer_connect=True,
         connect_timeout=CONNECT_TIMEOUT, read_timeout=CONNECT_TIMEOUT, write_timeout=read_timeout,
         client_flag=CLIENT.FOUND_ROWS | (CLIENT.MULTI_STATEMENTS if together else 0), cursorclass=cursorclass,
-        ssl=_tls(server), conv=_CONVERSIONS if whole_numbers else None,
+        ssl=_tls(server),
+        ssl_disabled=not server.ssl,  # else it is tried with whoever offers it, and old servers' is not spoken any more
+        conv=_ENCODERS if raw else _CONVERSIONS if whole_numbers else None, use_unicode=not raw,
     )  # fmt: skip
     link.connect(None if server.socket else _dial(server))
     link._read_timeout = read_timeout  # type: ignore[attr-defined]  # the handshake's was another
+    if server.ssl and not isinstance(link._sock, ssl.SSLSocket):  # type: ignore[attr-defined]
+        abandon(link)  # older versions of PyMySQL go on in the clear
+        raise pymysql.err.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
     return link
 
 
@@ -85,13 +103,22 @@ def _dial(server: Server) -> socket.socket:
 def _tls(server: Server) -> ssl.SSLContext | None:
     if not server.ssl:
         return None
-    context = ssl.create_default_context(cafile=server.ssl_ca)
+    context = _named(server.ssl_ca, lambda: ssl.create_default_context(cafile=server.ssl_ca))
     context.check_hostname = bool(server.ssl_ca) and server.ssl_verify_name
     if not server.ssl_ca:
         context.verify_mode = ssl.CERT_NONE
     if server.ssl_cert:
-        context.load_cert_chain(server.ssl_cert, server.ssl_key)
+        chain = server.ssl_cert, server.ssl_key
+        _named(" or ".join(map(str, chain)), lambda: context.load_cert_chain(*chain))
     return context
+
+
+def _named(file: str | None, read: Callable[[], T]) -> T:
+    """Errors of a file that do not say which one."""
+    try:
+        return read()
+    except OSError as e:
+        raise OSError(e.errno, f"{file}: {e.strerror or e}") from None
 
 
 def abandon(link: Connection[Any]) -> None:
@@ -104,12 +131,16 @@ def number(error: BaseException) -> int:
     return error.args[0] if error.args and isinstance(error.args[0], int) else 0
 
 
+#: The server takes nobody without TLS.
+TLS_REQUIRED = 3159
+
 #: Trouble that passes, or that an operator ends without touching us: no connection, too many of them, a user or a
 #: database that is not there yet, a disk that is full, a node of a cluster that is not ready.
 _AWAY = frozenset({
     ER.CON_COUNT_ERROR, ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR, ER.TABLEACCESS_DENIED_ERROR,
     ER.DISK_FULL, ER.RECORD_FILE_FULL, ER.OUT_OF_RESOURCES, ER.OUTOFMEMORY, ER.USER_LIMIT_REACHED, ER.UNKNOWN_COM_ERROR,
     ER.TOO_MANY_USER_CONNECTIONS, ER.TABLE_DEF_CHANGED, ER.NO_SUCH_TABLE, 1129, 1130, 3572,
+    CR.CR_CONN_HOST_ERROR, CR.CR_SSL_CONNECTION_ERROR, CR.CR_AUTH_PLUGIN_ERR, TLS_REQUIRED,
 })  # fmt: skip
 
 
@@ -125,12 +156,30 @@ def lost(error: BaseException) -> bool:
 
 def words(server: Server, error: BaseException) -> str:
     """For people, in one line: the place, and what its server or the network says."""
-    said = " ".join(str(each) for each in error.args[1:] or error.args).replace("\n", " ")
+    said = _nobody(server, " ".join(str(each) for each in error.args[1:] or error.args).replace("\n", " "))
     code = number(error)
+    clear = "" if server.ssl or server.socket else ", or add ssl_ca=FILE or ssl=on: some take nobody without TLS"
     hint = {
-        ER.ACCESS_DENIED_ERROR: "; look at user and password in its URL",
+        ER.ACCESS_DENIED_ERROR: f"; look at user and password in its URL{clear}",
+        CR.CR_CONN_HOST_ERROR: _certificate(said),
         ER.DBACCESS_DENIED_ERROR: "; grant its user the database",
         ER.BAD_DB_ERROR: "; create the database first",
         ER.CON_COUNT_ERROR: "; raise max_connections, or use fewer workers",
+        CR.CR_SSL_CONNECTION_ERROR: "; switch TLS on at the server, or leave ssl out of the URL",
+        TLS_REQUIRED: "; add ssl_ca=FILE or ssl=on to the URL",
     }.get(code, "; it is read-only: a replica?" if code in READ_ONLY else "")
     return f"{server.place}: {said or type(error).__name__}{f' ({code})' if code else ''}{hint}"
+
+
+def _nobody(server: Server, said: str) -> str:
+    """Servers repeat the user's name, as 'name'@'host' or alone."""
+    said = re.sub(r"'[^']*'@'[^']*'", "'…'", said)
+    return re.sub(rf"([Uu]ser) '?{re.escape(server.user)}\b'?", r"\1 '…'", said) if server.user else said
+
+
+def _certificate(said: str) -> str:
+    if "certificate verify failed" not in said:
+        return ""
+    if "mismatch" in said:
+        return "; its certificate bears another name: take the one it bears for host, or add ssl_verify_name=off"
+    return "; ssl_ca is not the file of who vouches for it"

@@ -1,4 +1,4 @@
-"""Which promise is in force: what the file systems beneath it can keep."""
+"""Which promise is in force: what the file systems beneath it, and the store's server, can keep."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ def file_system(path: Path) -> str:
     return kind
 
 
-def promise(state_dir: Path, store: Path | None) -> str:
-    """``exact``, or what is promised instead and why, in a line. ``store``: SQLite's file, None for a server's."""
+def promise(state_dir: Path, store: Path | None, lost: str | None = None) -> str:
+    """``exact``, or what is promised instead and why, in a line.
+
+    ``store``: SQLite's file, None for a server's; ``lost``: what the store says that it may lose (``durability``).
+    """
     for what, path in (("state directory", state_dir), ("store", store)):
         if path is None or not os.path.lexists(path):
             continue
@@ -39,4 +42,4 @@ def promise(state_dir: Path, store: Path | None) -> str:
             return f"survives kill -9, not a power cut: the {what} {path} is on {kind}"
         if kind in _REMOTE:
             return f"survives what {kind} survives: the {what} {path} is on another machine's disk"
-    return EXACT
+    return lost or EXACT

@@ -6,13 +6,35 @@ import time
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from fanoutd.boot import uptime_ms
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
 
+#: What the clock that this process follows shows beyond CLOCK_BOOTTIME, in milliseconds; None: the machine's own.
+_followed: int | None = None
+
+
 def wall_ms() -> int:
-    """The wall clock."""
+    """The wall clock: this machine's, or that of the store which it shares with others (``store.clock``)."""
+    return local_ms() if _followed is None else uptime_ms() + _followed
+
+
+def local_ms() -> int:
+    """This machine's wall clock, whatever others count by."""
     return time.time_ns() // 1_000_000
+
+
+def follow(beyond_boottime: int | None) -> None:
+    """Have ``wall_ms`` show another clock than this machine's, which is set and may be wrong; None: its own again."""
+    global _followed
+    _followed = beyond_boottime
+
+
+def of_local(ms: int) -> int:
+    """What the clock of ``wall_ms`` showed when this machine's showed ``ms``."""
+    return ms if _followed is None else ms + wall_ms() - local_ms()
 
 
 def iso(ms: int) -> str:

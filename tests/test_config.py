@@ -197,8 +197,7 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
 def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
-        "[account.shared] token", "[mail]", "[metrics]",
-        "[schedule] health_check", "[schedule] digest",
+        "[mail]", "[metrics]", "[schedule] health_check", "[schedule] digest",
     ]
     assert "[mail]: accepted, no effect in this version yet" in loaded(FULL).warnings
 
@@ -280,6 +279,10 @@ CUSTOM = 'custom.msgtype = "text"\ncustom.text.content = "x"\n'
         ('[audience.x]\nquery = "SELECT %(nwo)s"', "[audience.x] query: unknown placeholder %(nwo)s; there"),
         ('[audience.x]\nquery = "SELECT %(openid)s"', "[audience.x] query: unknown placeholder %(openid)s"),
         ('[audience.x]\nquery = "LIKE \'a%\'"', "[audience.x] query: stray percent"),
+        ('[audience.x]\nquery = "DELETE FROM t"', "[audience.x] query: wants one SELECT, and begins with DELETE"),
+        ('[audience.x]\nquery = "SELECT a FROM t INTO OUTFILE \'x\'"', "[audience.x] query: wants one SELECT without"),
+        ('[audience.x]\ndatabase = "mysql://u:topsecret@h/d"\nquery = "SELECT \'a %(now)s b\'"',
+         "[audience.x] query: %(now)s must not stand in quotes"),
         ('[audience.x]\nquery = "SELECT 1"\non_gone = "%(x)s"', "[audience.x] on_gone: unknown"),
         ('[audience."a b"]\nquery = "SELECT 1"', '[audience] "a b": wants a name'),
         ('[audience]\nquery = "SELECT 1"', "[audience] query: wants a table of its own, like"),
@@ -315,6 +318,7 @@ def test_what_is_wrong_is_named_with_table_and_key(refused: Refused, text: str, 
         ('token = { query = "SELECT 1" }', "[account.main.token] database: is missing"),
         ('token = { databse = "x" }', '[account.main.token] databse: unknown key; did you mean "database"?'),
         ('token = { database = "sqlite:///x", query = "%(now)s" }', "[account.main.token] query: unknown"),
+        ('token = { database = "sqlite:///x", query = "CALL t()" }', "[account.main.token] query: wants one SELECT"),
     ],
 )
 def test_a_wrong_account_is_named(refused: Refused, text: str, words: str) -> None:
@@ -348,6 +352,9 @@ def test_a_wrong_account_is_named(refused: Refused, text: str, words: str) -> No
             ('command = "x y"', "command: wants a list of strings"),
             ('comand = ["x"]', 'comand: unknown key; did you mean "command"?'),
             ('database = "mysql://u:topsecret@db.example"', "database: wants sqlite:///path"),
+            ('database = "mysql://u:topsecret@db.example/x"\nstatement = "UPDATE t SET a = \'x %(content)s\'"',
+             "statement: %(content)s must not stand in quotes"),
+            ('database = "mysql://u:topsecret@db.example/x?charset=utf-8"', "database: option charset: MySQL knows no"),
         ]),
         ("[message.m.custom]\nx = 1", "[message.m.custom] msgtype: is missing"),
         ('[message.m.custom]\nmsgtype = "text"', "[message.m.custom] text: is missing"),

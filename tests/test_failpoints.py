@@ -1,7 +1,7 @@
 """A kill at every edge between what is durable and what is done, and what it costs: the table of docs/design.md.
 
 Each row lets one process of a whole daemon die, once, as it passes a place. One request at a time is on the wire, so
-that the cost is exact: another store joins by its fixture.
+that the cost is exact. On a server the first channel alone: the second tells nothing of the store.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fanoutd.client import Unreachable
 from fanoutd.failpoint import PLACES
 from support.bench import wait_for
 from support.daemon import Daemon
+from support.stores import KINDS, url
 
 PEOPLE = 90
 ROOT = Path(__file__).parent.parent
@@ -56,25 +57,19 @@ EDGES = (
 )
 
 
-@pytest.fixture(params=["sqlite"])
-def store(request: pytest.FixtureRequest) -> str:
-    """Where the daemon keeps its store."""
-    kind: str = request.param
-    return kind
-
-
 Make = Callable[[Edge, str], Daemon]
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, store: str) -> Iterator[Make]:
-    assert store == "sqlite"
+def daemon(tmp_path: Path, kind: str) -> Iterator[Make]:
+    """``kind`` of store."""
     made: list[Daemon] = []
+    store = url(kind, tmp_path)
 
     def make(edge: Edge, channel: str) -> Daemon:
         failing = {"FANOUTD_FAIL": f"{edge.place}@{edge.nth}", "FANOUTD_FAIL_ONCE": str(tmp_path / "died")}
         d = Daemon(tmp_path, PEOPLE, workers=1, concurrency=1, latency="8ms", wait=False, environ=failing,
-                   no_window="1" if channel == "template" else "0")  # fmt: skip
+                   store=store, no_window="1" if channel == "template" else "0")  # fmt: skip
         made.append(d)
         wait_for(d.ready, "an answer to ping")
         return d
@@ -110,7 +105,7 @@ def submitted(d: Daemon, **params: Any) -> str:
     return found
 
 
-@pytest.mark.parametrize("channel", ["custom", "template"])
+@pytest.mark.parametrize(("kind", "channel"), [*((kind, "custom") for kind in KINDS), ("sqlite", "template")])
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.place)
 def test_a_kill_there_costs_what_the_table_says(daemon: Make, edge: Edge, channel: str, tmp_path: Path) -> None:
     d = daemon(edge, channel)

@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,49 @@ import pytest
 import requests
 
 from fanoutd.config import load
+from support import mariadb
 from support.bench import wait_for
 from support.daemon import Daemon
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "migrating.md"
 URL = "mysql://site:password@db.example.com:3306/tp"
 
-TABLES = """
+#: As such a site has them: in SQLite for a first look, and on its server, new or old.
+TABLES = {
+    "sqlite": """
 CREATE TABLE tp_receiver (
     id INTEGER PRIMARY KEY AUTOINCREMENT, openid VARCHAR(64), expire_time DATETIME, send_status INT,
     receive_status INT);
 CREATE TABLE tp_accesstoken (id INTEGER PRIMARY KEY AUTOINCREMENT, accesstoken VARCHAR(512), expire_time DATETIME);
 CREATE TABLE task (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, flag INT, miaomu_id INT, status INT, createtime DATETIME, content TEXT);
-"""
+    id INTEGER PRIMARY KEY AUTOINCREMENT, flag INT, miaomu_id INT, status INT, createtime DATETIME, content TEXT)
+""",
+    "innodb": """
+CREATE TABLE tp_receiver (
+    id INT(11) NOT NULL AUTO_INCREMENT, openid VARCHAR(64) DEFAULT NULL, expire_time DATETIME, send_status TINYINT(1),
+    receive_status TINYINT(1), PRIMARY KEY (id), KEY openid (openid)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+CREATE TABLE tp_accesstoken (
+    id INT(11) NOT NULL AUTO_INCREMENT, accesstoken VARCHAR(512), expire_time DATETIME, PRIMARY KEY (id)) ENGINE=InnoDB;
+CREATE TABLE task (
+    id INT(11) NOT NULL AUTO_INCREMENT, flag INT, miaomu_id INT, status INT, createtime DATETIME, content TEXT,
+    PRIMARY KEY (id)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
+""",
+    "myisam": """
+CREATE TABLE tp_receiver (
+    id INT(11) NOT NULL AUTO_INCREMENT, openid CHAR(64) DEFAULT NULL, expire_time INT(10) UNSIGNED NOT NULL DEFAULT 0,
+    send_status TINYINT(1), receive_status TINYINT(1), PRIMARY KEY (id)) ENGINE=MyISAM DEFAULT CHARSET=utf8;
+CREATE TABLE tp_accesstoken (
+    id INT(11) NOT NULL AUTO_INCREMENT, accesstoken VARCHAR(512), expire_time INT(10) UNSIGNED, PRIMARY KEY (id)
+    ) ENGINE=MyISAM DEFAULT CHARSET=utf8;
+CREATE TABLE task (
+    id INT(11) NOT NULL AUTO_INCREMENT, flag VARCHAR(9), miaomu_id VARCHAR(20), status CHAR(1), createtime INT(10),
+    content VARCHAR(500), PRIMARY KEY (id)) ENGINE=MyISAM DEFAULT CHARSET=gbk
+""",
+}
+#: What a table with times as numbers has.
+SECONDS = {
+    "2099-01-01 00:00:00": 4_070_908_800, "2001-01-01 00:00:00": 978_307_200, "2020-01-01 00:00:00": 1_577_836_800,
+}  # fmt: skip
 
 CONTENT = "求购香樟100棵，胸径12公分"
 
@@ -52,21 +82,66 @@ def rows() -> Iterator[tuple[str, str, int, int]]:
     yield receiver(1), "2099-01-01 00:00:00", 0, 1  # twice in the table, and on another page
 
 
+class Tables:
+    """The site's, as its owner works with them; ``url`` is what fanoutd is given."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind, self._file = kind, folder / "site.db"
+        self.url = f"sqlite:///{self._file}"
+        if kind != "sqlite":
+            self._server = mariadb.server()
+            self._name = self._server.database().rpartition("/")[2]
+            self.url = self._granted()
+        for statement in TABLES[kind].split(";"):
+            self.say(statement)
+
+    def _granted(self) -> str:
+        """Of a user who may do what the document grants, and nothing else."""
+        user = f"s{self._name[-20:]}"
+        self.grants = block("sql").replace("'site'@'192.0.2.7'", f"{user}@'%'").replace("ON tp.", f"ON {self._name}.")
+        assert self.grants.count(user) == self.grants.count(";") == 5
+        return f"mysql://{user}:password@127.0.0.1:{self._server.port}/{self._name}"
+
+    def grant(self) -> None:
+        for statement in self.grants.strip().rstrip(";").split(";"):
+            self._server.say(statement)
+
+    def say(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
+        if self.kind == "sqlite":
+            with closing(sqlite3.connect(self._file)) as link, link:
+                return link.execute(sql, args).fetchall()
+        with self._server.root(database=self._name) as link, link.cursor() as cursor:
+            cursor.execute(sql.replace("?", "%s"), args)
+            found: list[tuple[Any, ...]] = list(cursor.fetchall())
+        return [tuple(str(each) if isinstance(each, datetime) else each for each in row) for row in found]
+
+    def time(self, text: str) -> str | int:
+        return SECONDS[text] if self.kind == "myisam" else text
+
+    def rows(self) -> list[tuple[str, str | int, int, int]]:
+        return [(openid, self.time(paid), *more) for openid, paid, *more in rows()]
+
+    def fill(self, token: str) -> None:
+        sql = "INSERT INTO tp_receiver (openid, expire_time, send_status, receive_status) VALUES "
+        for some in range(0, len(self.rows()), 100):
+            people = self.rows()[some:some + 100]
+            self.say(sql + ", ".join(["(?, ?, ?, ?)"] * len(people)), *(value for row in people for value in row))
+        self.say("INSERT INTO tp_accesstoken (accesstoken, expire_time) VALUES (?, ?)",
+                 token, self.time("2099-01-01 00:00:00"))  # fmt: skip
+        if self.kind != "sqlite":
+            self.grant()
+
+
 class Site(Daemon):
     """``fanoutd serve`` beside the site's tables."""
 
+    def __init__(self, folder: Path, kind: str, more: str = "") -> None:
+        self.tables, self._more = Tables(kind, folder), more
+        super().__init__(folder, no_window=0.33)
+
     def serve(self, wait: bool = True) -> Any:
-        self.tables = self.folder / "site.db"
-        if not self.tables.exists():
-            with closing(sqlite3.connect(self.tables)) as link, link:
-                link.executescript(TABLES)
-                link.executemany(
-                    "INSERT INTO tp_receiver (openid, expire_time, send_status, receive_status) VALUES (?, ?, ?, ?)",
-                    rows(),
-                )
-                link.execute("INSERT INTO tp_accesstoken (accesstoken, expire_time) VALUES (?, '2099-01-01 00:00:00')",
-                             (self.other_job(),))  # fmt: skip
-            self.config.write_text(configuration(self.tables, self.sandbox.url))
+        self.tables.fill(self.other_job())
+        self.config.write_text(configuration(self.tables, self.sandbox.url) + self._more)
         return super().serve(wait)
 
     def other_job(self) -> str:
@@ -78,17 +153,14 @@ class Site(Daemon):
         return self.token
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.tables)) as link:
-            return link.execute(sql).fetchall()
+        return self.tables.say(sql)
 
     def notice(self, miaomu_id: int, flag: int) -> None:
         """What the site's action does first."""
-        with closing(sqlite3.connect(self.tables)) as link, link:
-            link.execute(
-                "INSERT INTO task (flag, miaomu_id, status, createtime, content) "
-                "VALUES (?, ?, 1, '2026-03-02 12:00:00', ?)",
-                (flag, miaomu_id, CONTENT),
-            )
+        self.tables.say(
+            "INSERT INTO task (flag, miaomu_id, status, createtime, content) VALUES (?, ?, 1, ?, ?)",
+            flag, miaomu_id, self.tables.time("2020-01-01 00:00:00"), CONTENT,
+        )  # fmt: skip
 
 
 def block(language: str) -> str:
@@ -97,26 +169,41 @@ def block(language: str) -> str:
     return found[1]
 
 
-def configuration(tables: Path, api: str) -> str:
-    """The document's, on SQLite and on the sandbox."""
+def configuration(tables: Tables, api: str) -> str:
+    """The document's, on these tables and on the sandbox."""
     text = block("toml")
     assert text.count(URL) == 3
     token = next(line for line in text.splitlines() if line.startswith("token ="))
     text = text.replace(token, f'{token}\napi_base = "{api}"')
-    text = text.replace(URL, f"sqlite:///{tables}").replace("rate = 50\n", "rate = 5000\n")
+    text = text.replace(URL, tables.url).replace("rate = 50\n", "rate = 5000\n")
+    if tables.kind == "myisam":  # as the document says of times that are numbers
+        assert text.count("expire_time > %(now)s") == 1
+        text = text.replace("expire_time > %(now)s", "expire_time > UNIX_TIMESTAMP(%(now)s)")
     return "[daemon]\nlog_file = 'fanoutd.log'\n" + text
 
 
+#: Replies that reach fanoutd by its callback: as the document says.
+REPLIES = """
+on_opt_out = "UPDATE tp_receiver SET receive_status = 0 WHERE openid = %(openid)s"
+on_opt_in = "UPDATE tp_receiver SET receive_status = 1 WHERE openid = %(openid)s"
+"""
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    d = Site(tmp_path, no_window=0.33)
-    yield d
-    d.close()
+def old(tmp_path: Path) -> Iterator[Site]:
+    with closing(Site(tmp_path, "sqlite")) as d:
+        yield d
+
+
+@pytest.fixture(params=["sqlite", "innodb", "myisam"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    with closing(Site(tmp_path, request.param)) as d:
+        yield d
 
 
 def untouched(site: Site) -> None:
     receivers = site.select("SELECT openid, expire_time, send_status, receive_status FROM tp_receiver ORDER BY id")
-    assert receivers == list(rows())
+    assert receivers == site.tables.rows()
     assert site.select("SELECT accesstoken FROM tp_accesstoken") == [(site.token,)]
     assert site.sandbox.stats()["token_fetches"] == {"plain": 1, "stable": 0}
 
@@ -130,8 +217,9 @@ def test_three_calls_by_a_client_that_hangs_up_are_three_pages_and_the_task_tabl
     # 960 and the one who is in the table twice: pages are of the query's result
     assert totals == [0, 461, 500]
     assert site.accepted() == Counter({**dict.fromkeys(WANTED, 1), receiver(1): 2})
-    wait_for(lambda: site.select("SELECT DISTINCT status FROM task") == [(2,)], "the task table")
-    assert site.select("SELECT flag, miaomu_id, content FROM task ORDER BY id") == [(k, 77, CONTENT) for k in range(3)]
+    wait_for(lambda: site.select("SELECT DISTINCT status + 0 FROM task") == [(2,)], "the task table")
+    tasks = site.select("SELECT flag + 0, miaomu_id + 0, content FROM task ORDER BY id")
+    assert tasks == [(k, 77, CONTENT) for k in range(3)]
     untouched(site)
 
 
@@ -146,12 +234,27 @@ def test_one_call_reaches_everybody_once_and_the_task_is_found_by_its_reference(
     assert (ended["total"], ended["reference"]) == (len(WANTED), "77")
     assert ended["counts"]["sent_custom"] > 0 < ended["counts"]["sent_template"]
     assert site.accepted() == dict.fromkeys(WANTED, 1)
-    wait_for(lambda: site.select("SELECT status FROM task ORDER BY id") == [(2,), (1,)], "the task table")
+    wait_for(lambda: site.select("SELECT status + 0 FROM task ORDER BY id") == [(2,), (1,)], "the task table")
     assert len(site.campaigns()) == 1
     untouched(site)
 
 
-def test_the_old_bodies_arrive_as_they_were(site: Site) -> None:
+def test_who_opts_out_is_marked_in_the_site_s_table_and_nobody_else(tmp_path: Path) -> None:
+    with closing(Site(tmp_path, "innodb", REPLIES)) as site:
+        out, back = WANTED[0], WANTED[1]
+        for word, openid in ("out", out), ("out", back), ("in", back):
+            site.call(f"subscriber.opt_{word}", openid=openid)
+        wait_for(lambda: not site.select(f"SELECT 1 FROM tp_receiver WHERE openid = '{out}' AND receive_status = 1"),
+                 "the site's table")  # fmt: skip
+        campaign = site.call("campaign.submit", content=CONTENT, phone="1")["campaign"]
+        assert site.until(campaign)["total"] == len(WANTED) - 1
+        silent = [(openid,) for openid, _, _, takes in rows() if not takes or openid == out]
+        query = "SELECT openid FROM tp_receiver WHERE receive_status = 0 ORDER BY id"
+        wait_for(lambda: site.select(query) == silent, "the opt-in too")
+
+
+def test_the_old_bodies_arrive_as_they_were(old: Site) -> None:
+    site = old
     site.hang_up(json.dumps({"content": CONTENT, "phone": "13800000000", "page_size": 40, "flag": 0}))
     (campaign,) = wait_for(site.campaigns, "the campaign")
     site.until(campaign["id"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from support import mariadb
 from support.listing import LIST, TOKEN, Listing, template
 
 CONFIG = """
@@ -133,3 +136,57 @@ def test_a_token_from_a_database_is_not_asked_of_wechat(tmp_path: Path, api: Lis
 def test_a_wrong_configuration_is_78_before_anybody_is_asked(tmp_path: Path, api: Listing) -> None:
     done = check(tmp_path, CONFIG.format(url=api.url, token='"stable"') + "[nonsense]\n", "--online")
     assert (done.returncode, done.stdout, api.asked) == (78, "", [])
+
+
+AUDIENCES = """
+[message.order.on_finish]
+database = "{url}"
+statement = "DELETE FROM people WHERE %(reference)s IS NULL"
+[audience.good]
+database = "{url}"
+query = "SELECT id, openid FROM people WHERE name <> %(content)s AND %(now)s > '2026'"
+[audience.nobody]
+database = "{url}"
+query = "SELECT openid FROM people WHERE 0"
+[audience.other]
+database = "{url}"
+query = "SELECT name, id FROM people"
+[audience.wrong]
+database = "{url}"
+query = "SELECT openid FROM nowhere"
+[audience.store]
+query = "SELECT openid FROM nowhere"
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
+def test_each_database_of_the_operator_s_is_one_line_and_nothing_is_changed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, api: Listing, kind: str
+) -> None:
+    rows = ("CREATE TABLE people (id INT, openid VARCHAR(64), name VARCHAR(9))",
+            "INSERT INTO people VALUES (1, 'oPERSON0000000000000000000001', 'x')")  # fmt: skip
+    if kind == "sqlite":
+        file = tmp_path_factory.mktemp("site") / "site.db"
+        url, place = f"sqlite:///{file}", str(file)
+        with closing(sqlite3.connect(file)) as link, link:
+            for each in rows:
+                link.execute(each)
+    else:
+        url = mariadb.server().database()
+        place = f"mysql://127.0.0.1:{mariadb.server().port}/{url.rpartition('/')[2]}"
+        with mariadb.server().root(database=url.rpartition("/")[2]) as root, root.cursor() as cursor:
+            for each in rows:
+                cursor.execute(each)
+    code, lines = online(tmp_path, api, CONFIG + AUDIENCES.replace("{url}", url))
+    assert code == 0
+    assert [line for line in lines if "audience" in line or "on_finish" in line] == [
+        "ok    audience good: its query is answered",
+        "ok    audience nobody: its query is answered, and finds nobody now",
+        "warn  audience other: column name holds no openid",
+        next(line for line in lines if line.startswith("warn  audience wrong: ")),
+        "ok    on_finish of order: its database answers; the statement was not run",
+    ]
+    (wrong,) = [line for line in lines if "audience wrong" in line]
+    assert f": {place}: " in wrong and "nowhere" in wrong and mariadb.QUOTED not in wrong
+    again = online(tmp_path, api, CONFIG + AUDIENCES.replace("{url}", url))[1]
+    assert again[1:] == lines[1:]  # the statement was not run

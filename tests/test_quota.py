@@ -16,11 +16,13 @@ import pytest
 from fanoutd import gates
 from fanoutd.dispatcher.limits import NOT_YET_MS, Counted, Limits, ask, counted
 from fanoutd.outcome import State
-from fanoutd.store import campaigns, quotas, shards, subscribers
+from fanoutd.store import StoreBusy, campaigns, open_store, quotas, shards, subscribers
 from fanoutd.store.quotas import REFUSED_MS
+from fanoutd.store.schema import MIGRATIONS, migrate
 from fanoutd.store.shards import Planned
 from fanoutd.times import iso, wall_ms
 from fanoutd.worker.rests import Intent
+from support import mariadb
 from support.bench import Bench, WorkerProcess, person, wait_for
 from support.daemon import Daemon
 
@@ -420,3 +422,109 @@ def test_a_daemon_stops_at_the_operators_limit_says_so_and_goes_on_when_it_is_ra
         assert d.audit(campaign).good
     finally:
         d.close()
+
+
+def test_what_was_counted_before_there_were_rows_of_workers_counts_on(tmp_path: Path) -> None:
+    db = open_store(f"sqlite:///{tmp_path / 'old.db'}")
+    migrate(db, MIGRATIONS[:3])
+    today, at = quotas.day(wall_ms()), wall_ms()
+    db.execute(
+        "INSERT INTO fanout_quota (account, channel, day, used, intended, daily_limit) "
+        "VALUES ('main', 1, %s, 100, 5, 200)",
+        today,
+    )
+    migrate(db)
+    with db.transaction():
+        quotas.count(db, "main", CUSTOM, today, 20, "a/1")
+    assert quotas.left(db, "main", CUSTOM, at) == 75 and quotas.known(db, "main", at)[CUSTOM].made == 120
+    with db.transaction():  # nobody of the version before is at work any more
+        quotas.tidy(db, at, nobody_claimed=True)
+    assert quotas.left(db, "main", CUSTOM, at) == 80
+
+
+# ---- on a store that several nodes share
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Bench]:
+    b = Bench(tmp_path, store=mariadb.server().database())
+    yield b
+    b.close()
+
+
+def test_two_workers_counts_wait_for_nobody_and_near_the_limit_the_second_one_sees_the_first(shared: Bench) -> None:
+    today, at = quotas.day(wall_ms()), wall_ms()
+    one, two = (open_store(shared.config.store_url) for _ in range(2))
+    with one.closing(), two.closing():
+        for db in (one, two):
+            db.set_patience(1)
+        with one.transaction():  # both are the day's first
+            quotas.count(one, "main", CUSTOM, today, 10, "a/1")
+            with two.transaction():
+                quotas.intend(two, "main", CUSTOM, today, 64, "b/1")
+                assert quotas.used(two, "main", CUSTOM, today) == 64
+        assert quotas.used(one, "main", CUSTOM, today) == 74
+        with one.transaction():
+            quotas.cap(one, "main", CUSTOM, at, 100)
+        first, second = quotas.Sum("a/1"), quotas.Sum("b/1")
+        with one.transaction():
+            first.alone(one, "main", CUSTOM)
+            first.intend("main", CUSTOM, today, 26)
+            assert first.known(one, "main", at)[CUSTOM].left == 0
+            first.write(one)
+            with pytest.raises(StoreBusy), two.transaction():
+                second.alone(two, "main", CUSTOM)
+        with two.transaction():
+            second.alone(two, "main", CUSTOM)
+            assert second.known(two, "main", at)[CUSTOM].left == 0
+
+
+def test_workers_that_claim_at_once_never_pass_the_limit(shared: Bench) -> None:
+    with shared.db.transaction():
+        quotas.cap(shared.db, "main", CUSTOM, wall_ms(), 300)
+    shared.campaign(1000, shard=50)
+    workers = [shared.work(slot) for slot in (1, 2, 3)]
+    wait_for(lambda: quotas.known(shared.db, "main", wall_ms())[CUSTOM].spent, "the last call of the day", 30)
+    wait_for(lambda: all(idle(each) for each in workers), "idleness")
+    assert calls(shared) == quotas.used(shared.db, "main", CUSTOM, quotas.day(wall_ms())) == 300
+    owners = shared.db.rows("SELECT COUNT(*) FROM fanout_quota_part WHERE used > 0")[0][0]
+    assert owners > 1
+
+
+def test_a_single_try_is_one_over_all_nodes_and_a_day_begins_for_both_at_once(shared: Bench) -> None:
+    midnight = (quotas.day(wall_ms()) + 1) * 86_400_000 - 8 * 3_600_000
+    with shared.db.transaction():
+        quotas.rest(shared.db, "main", CUSTOM, midnight + 1000, wall_ms())
+    won: list[bool] = []
+
+    def attempt() -> None:
+        db = open_store(shared.config.store_url)
+        with db.closing(), db.transaction():
+            won.append(quotas.take_probe(db, "main", CUSTOM, midnight + 1000, midnight + 60_000))
+
+    threads = [threading.Thread(target=attempt) for _ in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert sorted(won) == [False] * 5 + [True]
+
+
+def test_the_counts_of_the_dead_are_put_together_and_of_the_living_nothing_is_lost(shared: Bench) -> None:
+    db, at, today = shared.db, wall_ms(), quotas.day(wall_ms())
+    shared.campaign(10)
+    with db.transaction():
+        lease = shards.lease(db, "b/1")
+        assert lease is not None
+        quotas.count(db, "main", CUSTOM, today, 10, "a/1")
+        quotas.intend(db, "main", CUSTOM, today, 5, "a/1")
+        quotas.intend(db, "main", CUSTOM, today, 7, "b/1")
+        quotas.count(db, "main", CUSTOM, today - 8, 99, "a/1")
+    with db.transaction():
+        quotas.tidy(db, at, nobody_claimed=False)
+    assert db.rows("SELECT owner, used, intended FROM fanout_quota_part ORDER BY owner") == [("", 10, 0), ("b/1", 0, 7)]
+    with db.transaction():
+        quotas.settle(db, "main", CUSTOM, at, 7, {CUSTOM: 3}, "b/1")
+        quotas.observe(db, "main", CUSTOM, at, 100_000, 5000)
+        quotas.count(db, "main", CUSTOM, today, 2, "b/1")
+    assert quotas.known(db, "main", at)[CUSTOM].used == quotas.used(db, "main", CUSTOM, today) == 5002

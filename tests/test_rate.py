@@ -15,7 +15,7 @@ import pytest
 
 from fanoutd import pace
 from fanoutd.bucket import Bucket, bucket_path
-from fanoutd.pace import Pace, configured, grant, in_force, rested, restored, slower, tallied, worth_asking
+from fanoutd.pace import Pace, configured, grant, in_force, reparted, rested, restored, slower, tallied, worth_asking
 from support.bench import Bench, wait_for
 from support.daemon import Daemon
 
@@ -135,6 +135,26 @@ def test_processes_share_the_rate_that_the_dispatcher_set_whatever_they_were_sta
     assert old.take(5)[0] == 0 and old.resting() > 59 and old.in_force() == pytest.approx(10.0)
     dispatcher.configure(40.0)
     assert old.in_force() == 40.0 and old.resting() > 59
+
+
+def test_whoever_knows_nothing_of_parts_reads_the_same_file(tmp_path: Path) -> None:
+    """A worker of the version before, while the daemon is upgraded."""
+    shared, old = Bucket(tmp_path / "b", 100.0, shared=True), Bucket(tmp_path / "b", 100.0)
+    assert shared.take(1)[0] == 0 and shared.fed().hungry > 0
+    assert shared.feed(7.0, 1e12) and shared.fed().until == 1e12
+    assert old.in_force() == 7.0
+    wait_for(lambda: old.take(1)[0], "a call that is due")
+    assert shared.take(1)[0] == 0 and shared.fed().calls == 0
+    wait_for(lambda: shared.take(1)[0], "a call that is due")
+    assert shared.fed().calls == 1
+
+
+def test_a_part_that_grows_is_no_call_more_at_once() -> None:
+    assert reparted(Pace(0.0, 5.0), 100.0, 40.0).due == 100.025  # what was another's until now is not saved up
+    assert reparted(Pace(40.0, 100.02), 100.0, 20.0).due == pytest.approx(100.045)
+    halved = rested(Pace(40.0, 0.0), 100.0)
+    assert in_force(reparted(halved, 160.0, 80.0), 160.0) == 40.0
+    assert reparted(halved, 160.0, 40.0) is halved
 
 
 def test_a_45011_that_meets_a_held_lock_is_not_forgotten(tmp_path: Path) -> None:

@@ -11,17 +11,16 @@ import pytest
 from fanoutd.dispatcher import receipts
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, campaigns, open_store, shards
+from fanoutd.store import Database, campaigns, shards
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
 from fanoutd.times import wall_ms
+from support.stores import KINDS, opened
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    made = open_store(f"sqlite:///{tmp_path}/fanoutd.db")
-    migrate(made)
+@pytest.fixture(params=KINDS)
+def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    made = opened(request.param, tmp_path)
     yield made
     made.close()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,22 +11,21 @@ import pytest
 from fanoutd.dispatcher import recovery
 from fanoutd.journal import Journal, Orphan, adopt, tag
 from fanoutd.outcome import State
-from fanoutd.store import Database, campaigns, open_store, shards
+from fanoutd.store import Database, campaigns, shards
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Lease, Planned
+from support.stores import KINDS, opened, ours, refill
 
 NAMES = ("oA", "oB", "oC")
 
 
-@pytest.fixture
-def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+@pytest.fixture(params=KINDS)
+def db(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """A store with one campaign of three people, in shard 1; every lease has ended long ago."""
     monkeypatch.setattr("fanoutd.dispatcher.recovery.TAKEN_OVER_AFTER_MS", -(10**9))
     for node in ("n1", "n2"):
         (tmp_path / node).mkdir()
-    db = open_store(f"sqlite:///{tmp_path}/store.db")
-    migrate(db)
+    db = opened(request.param, tmp_path)
     row = Campaign(
         id="c-1", account="main", message="m", audience=None, reference=None, key=None, state="running", cause=None,
         reason=None, created_at=1, send_at=None, started_at=1, finished_at=None, planned=True, node="n1",
@@ -142,32 +139,32 @@ def test_recovery_that_was_killed_at_any_step_and_run_again_comes_to_the_same(
         for idx in (1, 2):
             shards.add(db, "c-1", idx, [Planned(f"{name}{idx}") for name in NAMES])
     journal = Journal(tmp_path / "n1", "w1")
-    for shard in (1, 2, 3):
+    for calls in (1, 2, 3):
         held = claimed(db, journal, "n1")
-        for pos in range(shard):
-            place, who = (held.shard, pos, held.token), tag(NAMES[pos] + (str(shard - 1) if shard > 1 else ""))
+        for pos in range(calls):
+            place = (held.shard, pos, held.token)
+            who = tag(NAMES[pos] + (str(held.shard - 1) if held.shard > 1 else ""))
             journal.sending(place, 1, who)
             if pos:
                 journal.answer(place, 1, who, 0, None)
     died(journal)
     data = journal.path.read_bytes()
     found = []
-    with closing(sqlite3.connect(tmp_path / "before")) as before:
-        db._link.backup(before)
-        for deaths in range(6):
-            before.backup(db._link)
-            journal.path.write_bytes(data)
-            left[0] = deaths
-            held_by_the_dead.clear()
-            try:
-                recover(db, tmp_path, "n1")
-            except Killed:
-                (last,) = held_by_the_dead
-                assert last is not None
-                last.close()  # as its process's end would
-            assert (left[0] == 0) is (0 < deaths < 5)  # three shards and the journal: a fifth place there is not
+    before = ours(db)
+    for deaths in range(6):
+        refill(db, before)
+        journal.path.write_bytes(data)
+        left[0] = deaths
+        held_by_the_dead.clear()
+        try:
             recover(db, tmp_path, "n1")
-            found.append(db.rows("SELECT shard, pos, state, channel, errcode, attempts, since FROM fanout_delivery"))
-            assert db.rows("SELECT 1 FROM fanout_shard WHERE owner IS NOT NULL") == []
+        except Killed:
+            (last,) = held_by_the_dead
+            assert last is not None
+            last.close()  # as its process's end would
+        assert (left[0] == 0) is (0 < deaths < 5)  # three shards and the journal: a fifth place there is not
+        recover(db, tmp_path, "n1")
+        found.append(db.rows("SELECT shard, pos, state, channel, errcode, attempts, since FROM fanout_delivery"))
+        assert db.rows("SELECT 1 FROM fanout_shard WHERE owner IS NOT NULL") == []
     assert all(each == found[0] for each in found)
     assert [row[2] for row in found[0]].count(State.UNKNOWN) == 3

@@ -132,7 +132,7 @@ class Desk:
 
     def at(self, minutes: float) -> list[str]:
         """What is submitted so many minutes after noon."""
-        found = recurring.submit_due(self.db, self.spool, ms(MONDAY) + int(minutes * MINUTE))
+        found = recurring.submit_due(self.db, self.spool, self.config, "n1", ms(MONDAY) + int(minutes * MINUTE))
         self.import_all()
         return found
 
@@ -159,6 +159,20 @@ def test_each_time_is_one_campaign_that_bears_what_was_submitted(desk: Desk) -> 
     assert (found.key, found.reference, found.message, found.state) == (key(13), "weekly", "fixed", "planning")
     assert len(desk.at(120)) == 1
     assert desk.campaign_keys() == [key(13), key(14)]
+
+
+def test_two_nodes_that_both_think_that_they_lead_make_one_campaign_of_a_time(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.begin()
+    theirs = Spool(tmp_path / "spool of n2")
+    theirs.prepare()
+    found = kept.listed(desk.db)  # the other one has looked before we did anything
+    (ours,) = desk.at(60)
+    monkeypatch.setattr(kept, "listed", lambda _db: found)
+    (other,) = recurring.submit_due(desk.db, theirs, desk.config, "n2", ms(MONDAY) + 60 * MINUTE)
+    assert ours == other and desk.campaign_keys() == [key(13)] and theirs.pending() == []
+    assert [row.node for row in campaigns.in_states(desk.db, "planning")] == ["n1"]
 
 
 def test_of_those_that_were_missed_the_latest_of_the_last_hour_comes(desk: Desk) -> None:

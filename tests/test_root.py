@@ -19,6 +19,7 @@ import pytest
 from fanoutd.errors import FanoutdError
 from fanoutd.master import lock, privileges
 from support.activation import listening, passing
+from support.bench import wait_for
 from support.program import Program, program, status_of
 from support.reach import as_nobody, reaching
 
@@ -93,6 +94,20 @@ def test_missing_folders_are_made_for_the_user_and_files_are_not_for_others(daem
     for file in (daemon.folder / "log/f.log", daemon.config.daemon.pidfile, daemon.folder / "state/fanoutd.db"):
         assert owner(file)[0] == NOBODY.pw_uid
         assert not owner(file)[2] & 0o007, file
+
+
+def test_a_store_is_moved_as_the_user_and_no_file_becomes_roots(daemon: Program) -> None:
+    daemon.started()
+    wait_for(lambda: daemon.call("daemon.status")["store"]["ok"], "the store")
+    assert daemon.run("stop").returncode == 0
+    done = daemon.run("migrate", "--to", f"sqlite:///{daemon.folder}/state/another.db")
+    assert done.returncode == 0, done.stderr
+    there = {path.name: owner(path)[0] for path in (daemon.folder / "state").iterdir()}
+    assert "another.db" in there and "epoch" in there
+    assert set(there.values()) == {NOBODY.pw_uid}
+    done = daemon.run("migrate", "--to", f"sqlite:///{daemon.folder}/elsewhere.db")  # root's own folder
+    assert done.returncode == 69 and done.stderr.count("\n") == 1 and "writable" in done.stderr
+    assert not (daemon.folder / "elsewhere.db").exists()
 
 
 def test_a_folder_that_is_there_stays_whose_it_is(daemon: Program) -> None:

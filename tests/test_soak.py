@@ -14,14 +14,16 @@ from support import chaos, soak, sums
 
 PEOPLE = [f"oPERSON{n}" for n in range(6)]
 
+ON_A_SERVER = [("mariadb", seed) for seed in (23, 24, 25)]
 
-@pytest.mark.parametrize("seed", range(1, 21))
+
+@pytest.mark.parametrize(("kind", "seed"), [*(("sqlite", seed) for seed in range(1, 21)), *ON_A_SERVER])
 def test_nobody_is_lost_or_sent_to_twice_on_a_bad_day(
-    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
         monkeypatch.delenv(name)  # who is killed has not counted, and the others would be slower
-    result = soak.play(seed, tmp_path)
+    result = soak.play(seed, tmp_path, kind)
     print(result.line())
     assert not result.violations
 

@@ -41,6 +41,7 @@ from fanoutd.standing import (
 )
 from fanoutd.store import Database, open_store, outbox, subscribers
 from fanoutd.store.schema import migrate
+from support.stores import KINDS, opened
 
 NOW = 1_800_000_000_000
 WINDOWS = {"message": Window(5, 172_800), "menu": Window(3, 60), "subscribe": Window(3, 60), "pay": Window(0, 172_800)}
@@ -207,10 +208,9 @@ def test_whatever_happens_the_last_word_holds(steps: list[tuple[str, Any]]) -> N
 # ---- the store
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    db = open_store(f"sqlite:///{tmp_path}/store.db")
-    migrate(db)
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    db = opened(request.param, tmp_path)
     yield db
     db.close()
 

@@ -223,6 +223,13 @@ def test_a_campaign_of_which_something_is_not_known_is_drawn(path: tuple[Any, ..
     assert "None" not in draw_campaign(with_holes(CAMPAIGN, path))
 
 
+def test_nodes_are_drawn_where_there_are_several() -> None:
+    two = [{"node": "n1", "heartbeat_age": 0.1, "leads": False}, {"node": "n2", "heartbeat_age": 41.4, "leads": True}]
+    drawn = draw_status(state(nodes=two))
+    assert "n1, heard of 0 s ago" in drawn and drawn.count("leads") == 1
+    assert "n2, heard of 41 s ago, leads" in drawn and "heard of" not in draw_status(STATUS)
+
+
 @pytest.mark.parametrize("path", [*holes(STATUS), ("reload",), ("upgrade",)], ids=str)
 def test_a_status_of_which_something_is_not_known_is_drawn(path: tuple[Any, ...]) -> None:
     assert "None" not in draw_status(with_holes(STATUS, path))

@@ -18,16 +18,27 @@ from fanoutd.sandbox.options import Options
 from fanoutd.sandbox.people import fate
 from fanoutd.store import shards
 from support.bench import Bench, person, stop_between_writes, wait_for
+from support.stores import KINDS, url
 
 Make = Callable[..., Bench]
 
 
+#: For what goes through every statement that a worker has.
+on_every_store = pytest.mark.parametrize("kind", KINDS)
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Make]:
+def kind() -> str:
+    """Of the store."""
+    return "sqlite"
+
+
+@pytest.fixture
+def bench(kind: str, tmp_path: Path) -> Iterator[Make]:
     made: list[Bench] = []
 
     def make(**how: Any) -> Bench:
-        made.append(Bench(tmp_path, **how))
+        made.append(Bench(tmp_path, store=url(kind, tmp_path), **how))
         return made[-1]
 
     yield make
@@ -44,6 +55,7 @@ EXPECTED = {
 }
 
 
+@on_every_store
 def test_everybody_ends_in_the_one_right_state_and_nobody_is_accepted_twice(bench: Make) -> None:
     shares = {"no_window": 0.33, "used_up": 0.03, "unfollowed": 0.03, "busy": 0.03}
     b = bench(**shares)
@@ -109,6 +121,7 @@ def test_what_was_not_understood_is_unknown_and_never_tried_on_another_channel(b
     assert b.counts().sent_custom == 4
 
 
+@on_every_store
 def test_a_worker_killed_in_mid_shard_leaves_nobody_doubled_and_few_unknown(bench: Make) -> None:
     b = bench(concurrency=16, latency="30ms")
     b.campaign(800)
@@ -199,6 +212,7 @@ def _hold_ledger_against_store(b: Bench, people: int) -> None:
             assert (row[0] == State.SENT) == (openid in accepted), openid
 
 
+@on_every_store
 def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nobody(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +240,7 @@ def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nob
     assert b.counts().unknown <= 4
 
 
+@on_every_store
 def test_what_was_taken_over_from_a_stopped_worker_is_told_by_it_when_it_wakes(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,18 +13,8 @@ def _always(_value: object) -> bool:
     return True
 
 
-def _is(option: str) -> Callable[[object], bool]:
-    return lambda value: value == option
-
-
-def _mysql(value: object) -> bool:
-    return str(value).startswith("mysql:")
-
-
 #: table.key, ``*`` for any name -> whether this value is one without effect.
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
-    "account.*.token": lambda value: isinstance(value, dict) and _mysql(value.get("database")),
-    "audience.*.database": _mysql,
     "mail": _always,
     "metrics": _always,
     "schedule.health_check": _always,

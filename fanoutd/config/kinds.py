@@ -11,6 +11,7 @@ from fanoutd import message, sqltext
 from fanoutd.config import msgtypes
 from fanoutd.config.fields import AUDIENCE, MESSAGE, ON_FINISH, Place, read, table
 from fanoutd.config.model import Audience, Message, OnFinish
+from fanoutd.config.values import sqlite_path
 
 #: What a message may use without naming it in ``variables``.
 BUILT_IN = frozenset({"content", "phone", "now", "campaign", "reference"})
@@ -50,6 +51,7 @@ def _read_on_finish(raw: object, variables: Collection[str], place: Place) -> On
         missing, other = ("statement", "database") if found.statement is None else ("database", "statement")
         raise place.error(missing, f"is missing; the {other} goes with one")
     read_query(found.statement, "statement", BUILT_IN_FINISH, variables, place)
+    _check_sql(found.statement, "statement", found.database, place)
     for each in found.command:
         _read_names(each, BUILT_IN_FINISH, variables, place, "command")
     return found
@@ -197,8 +199,32 @@ def read_audience(name: str, raw: object, variables: Collection[str], place: Pla
         raise place.error("database", "goes with a query; leave it out beside a source")
     for key in ("on_opt_out", "on_opt_in", "on_gone"):
         read_query(values[key], key, BUILT_IN_SQL | {"openid"}, variables, place)
+        _check_sql(values[key], key, values["database"], place)
     params = read_query(values["query"], "query", BUILT_IN_SQL, variables, place)
+    check_select(values["query"], values["database"], place)
     return Audience(name=name, params=params, **values)
+
+
+def check_select(query: str | None, database: str | None, place: Place) -> None:
+    """Of a query that gives people or a token. Raises BadConfig."""
+    _check_sql(query, "query", database, place)
+    if query is not None:
+        try:
+            sqltext.check_reads(query, _in_mysql(database))
+        except ValueError as e:
+            raise place.error("query", e) from None
+
+
+def _check_sql(sql: str | None, key: str, database: str | None, place: Place) -> None:
+    if sql is not None and _in_mysql(database):
+        try:
+            sqltext.to_mysql(sql)
+        except ValueError as e:
+            raise place.error(key, e) from None
+
+
+def _in_mysql(database: str | None) -> bool:
+    return database is not None and sqlite_path(database) is None
 
 
 def read_query(

@@ -24,7 +24,7 @@ from fanoutd.config.model import (
     Window,
     Workers,
 )
-from fanoutd.config.values import sqlite_url
+from fanoutd.config.values import in_full
 from fanoutd.errors import BadConfig
 
 #: Bytes of the socket's path. Linux takes 107 (unix(7), sun_path); the daemon binds under a longer,
@@ -136,8 +136,7 @@ def _daemon(document: Mapping[str, Any], place: Place) -> Daemon:
 
 
 def _store_url(document: Mapping[str, Any], daemon: Daemon, place: Place) -> str:
-    url: str = _single(document, "store", place)["url"]
-    return sqlite_url(daemon.state_dir / "fanoutd.db") if url == "sqlite" else url
+    return in_full(_single(document, "store", place)["url"], daemon.state_dir)
 
 
 def _accounts(
@@ -168,6 +167,7 @@ def _token(value: str | dict[str, Any], place: Place) -> str | TokenQuery:
         return value
     values = read(value, fields.TOKEN_QUERY, place)
     params = kinds.read_query(values["query"], "query", _TOKEN_PARAMS, (), place)
+    kinds.check_select(values["query"], values["database"], place)
     return TokenQuery(params=params, **values)
 
 

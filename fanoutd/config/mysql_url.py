@@ -84,8 +84,17 @@ def _options(parts: SplitResult) -> dict[str, str]:
         if name in _SWITCHES and value not in ("on", "off"):
             raise ValueError(f"option {name}: wants on or off")
         found[name] = value
+    if "charset" in found:
+        _check_charset(found["charset"])
     if found.get("ssl") == "off" and {"ssl_ca", "ssl_cert", "ssl_key"} & found.keys():
         raise ValueError("asks for ssl=off and names ssl files; leave one of them out")
     if ("ssl_cert" in found) != ("ssl_key" in found):
         raise ValueError("needs ssl_cert and ssl_key together")
     return found
+
+
+def _check_charset(name: str) -> None:
+    from pymysql.charset import charset_by_name  # only for those who name one
+
+    if charset_by_name(name) is None:
+        raise ValueError(f"option charset: MySQL knows no {name!r}; it is utf8mb4, utf8, gbk or latin1, say")

@@ -253,6 +253,11 @@ def store_url(value: object) -> str:
     return "sqlite" if value == "sqlite" else database_url(value)
 
 
+def in_full(url: str, state_dir: Path) -> str:
+    """A store's URL, the bare word too."""
+    return sqlite_url(state_dir / "fanoutd.db") if url == "sqlite" else url
+
+
 def sqlite_url(file: Path) -> str:
     """The URL of an absolute path."""
     return f"sqlite:///{file}"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from fanoutd.config import Config, sqlite_path
-from fanoutd.dispatcher.operator_db import OperatorDatabaseAway, read_only
+from fanoutd.config import Config
+from fanoutd.dispatcher.operator_db import PATIENCE, OperatorDatabaseAway, Rows, select
 from fanoutd.errors import FanoutdError
 from fanoutd.ids import OPENID
 from fanoutd.spool import Spool
-from fanoutd.sqltext import to_sqlite
 from fanoutd.store import StoreAway, open_store, subscribers
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
@@ -23,8 +21,6 @@ from fanoutd.uploads import UnknownUpload
 from fanoutd.values import query_values
 
 log = logging.getLogger(__name__)
-
-_FETCH = 1000
 
 
 class AudienceAway(FanoutdError):
@@ -40,22 +36,23 @@ class Unsupplied(FanoutdError):
 
 
 def stream(
-    campaign: Campaign, config: Config, spool: Spool, document: dict[str, Any] | None = None
+    campaign: Campaign, config: Config, spool: Spool, document: dict[str, Any] | None = None,
+    patience: float = PATIENCE,
 ) -> Iterator[Planned]:
     """Everybody in the query's own order, duplicates included. Raises AudienceAway, NotConfigured, Unsupplied.
 
-    ``document``: of a submission that is not in the spool.
+    ``document``: of a submission that is not in the spool. ``patience``: seconds that a database may say nothing.
     """
     if campaign.origin == "list":
         return _listed(campaign, spool, document or spool.read(campaign.id))
     if campaign.definition.get("source"):
         return _page(_subscribers(campaign, config), campaign)
-    columns, rows = _query(campaign, config, campaign.audience or "", campaign.definition["query"])
+    columns, rows = _query(campaign, config, campaign.audience or "", campaign.definition["query"], patience)
     check_supplied(campaign, columns)
     return _page(_people(rows, columns, campaign), campaign)
 
 
-def excluded(campaign: Campaign, config: Config) -> Iterator[str]:
+def excluded(campaign: Campaign, config: Config, patience: float = PATIENCE) -> Iterator[str]:
     """The openids of the audience that this campaign's leaves out. Raises AudienceAway, NotConfigured."""
     other = campaign.definition.get("exclude")
     if other is None:
@@ -64,9 +61,9 @@ def excluded(campaign: Campaign, config: Config) -> Iterator[str]:
         for page in _pages(campaign, config):
             yield from (openid for openid, _ in page)
         return
-    columns, rows = _query(campaign, config, other["audience"], other["query"])
-    at = _openid_at(columns)
-    yield from (str(row[at] or "") for row in rows)
+    columns, rows = _query(campaign, config, other["audience"], other["query"], patience)
+    at = openid_at(columns)
+    yield from (text(row[at]) for row in rows)
 
 
 def _listed(campaign: Campaign, spool: Spool, document: dict[str, Any] | None) -> Iterator[Planned]:
@@ -117,44 +114,35 @@ def _subscribers(campaign: Campaign, config: Config) -> Iterator[Planned]:
             yield replace(planned(openid, some), failed=len(some) < len(wanted))
 
 
-def _query(
-    campaign: Campaign, config: Config, name: str, query: str
-) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+def _query(campaign: Campaign, config: Config, name: str, query: str, patience: float) -> tuple[list[str], Rows]:
     """The columns and the rows of an audience's query."""
     audience = config.audiences.get(name)
     account = config.accounts.get(campaign.account)
     if audience is None or account is None:
         gone = f"audience {name}" if audience is None else f"account {campaign.account}"
         raise NotConfigured(f"{gone} is not configured any more; put it back, reload, and resume the campaign")
-    url = audience.database or config.store_url
+    url, values = audience.database or config.store_url, query_values(campaign, account.timezone)
     try:
-        link = read_only(url)
+        found = select(url, query, values, patience)
     except OperatorDatabaseAway as e:
         raise AudienceAway(f"[audience.{audience.name}] {e}") from None
+    return found.columns, _rows(found.rows, audience.name)
+
+
+def _rows(rows: Rows, name: str) -> Rows:
     try:
-        cursor = link.execute(to_sqlite(query), query_values(campaign, account.timezone))
-    except sqlite3.Error as e:
-        link.close()
-        raise AudienceAway(f"[audience.{audience.name}] {sqlite_path(url)}: {e}") from None
-    return [each[0] for each in cursor.description], _rows(link, cursor, name)
+        yield from rows
+    except OperatorDatabaseAway as e:
+        raise AudienceAway(f"[audience.{name}] {e}") from None
 
 
-def _rows(link: sqlite3.Connection, cursor: sqlite3.Cursor, name: str) -> Iterator[tuple[Any, ...]]:
-    try:
-        while rows := cursor.fetchmany(_FETCH):
-            yield from rows
-    except sqlite3.Error as e:
-        raise AudienceAway(f"audience {name}: {e}") from None
-    finally:
-        link.close()
-
-
-def _openid_at(columns: list[str]) -> int:
+def openid_at(columns: list[str]) -> int:
+    """Where the openid stands: in the column of that name, or in the first."""
     return columns.index("openid") if "openid" in columns else 0
 
 
 def _people(rows: Iterator[tuple[Any, ...]], columns: list[str], campaign: Campaign) -> Iterator[Planned]:
-    at = _openid_at(columns)
+    at = openid_at(columns)
     wanted = [(i, name) for i, name in enumerate(columns) if name in campaign.definition["variables"]]
     for row in rows:
         yield planned(row[at], {name: row[i] for i, name in wanted})
@@ -162,7 +150,14 @@ def _people(rows: Iterator[tuple[Any, ...]], columns: list[str], campaign: Campa
 
 def planned(openid: Any, own: dict[str, Any]) -> Planned:
     """One row of the audience; what is no openid is kept and counted as failed."""
-    text = str(openid or "")
-    values = {name: "" if value is None else str(value) for name, value in own.items()}
+    whom = text(openid)
+    values = {name: text(value) for name, value in own.items()}
     person = json.dumps(values, ensure_ascii=False) if values else None
-    return Planned(text[:64] or "(empty)", person, failed=not OPENID.fullmatch(text))
+    return Planned(whom[:64] or "(empty)", person, failed=not OPENID.fullmatch(whom))
+
+
+def text(value: Any) -> str:
+    """As people write it: of NULL nothing, of bytes what they spell."""
+    if value is None:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -6,14 +6,18 @@ On a store of one machine there is nobody to tell: no thread, no statement, and 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from fanoutd import __version__
-from fanoutd.boot import uptime_ms
+from fanoutd.boot import boot_id, uptime_ms
 from fanoutd.store import Database, StoreAway, again_if_busy, leases, nodes
+from fanoutd.store.clock import keep_up
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +27,29 @@ BEAT = 1.0
 #: The leader's lease, and how long before its end its holder stops to act on it, in milliseconds.
 TERM_MS, MARGIN_MS = 10_000, 2_000
 
+#: A lease for a piece of work, renewed with each beat: how long others wait for a node that died in it.
+HOLD_MS = 6_000
+
+#: Seconds between two tries for a lease that somebody else has.
+_TRY = 0.2
+
 _LEADER = "leader"
 
 EachBeat = Callable[[Database], None]
-"""Called with the beat's own connection, in its thread, in no transaction; what it raises is logged."""
+"""Called with the beat's own connection, in its thread, in no transaction; what it raises is logged. It must be short:
+the leader's lease is renewed by the same thread."""
+
+Hold = Callable[[Database, str, float], AbstractContextManager[bool]]
+"""As ``Cluster.hold``."""
+
+
+def nobody_else(_db: Database, _name: str, _patience: float) -> AbstractContextManager[bool]:
+    """``hold`` of a node that is alone."""
+    return nullcontext(True)
 
 
 class Cluster:
-    """``connect`` opens a connection for the beat; ``workers()`` says how many this node has."""
+    """``connect`` gives the calling thread's connection; ``workers()`` says how many this node has."""
 
     def __init__(
         self, node: str, secret: str, connect: Callable[[], Database], workers: Callable[[], int] = lambda: 0
@@ -43,6 +62,8 @@ class Cluster:
         self._token: int | None = None
         self._leads_until = 0
         self._alone = False
+        self._held: dict[str, int] = {}
+        self._holding = threading.Lock()
 
     def each_beat(self, callback: EachBeat) -> None:
         """Have it called about once a second while the node is one of several; before ``begin``."""
@@ -61,9 +82,14 @@ class Cluster:
 
         def join() -> None:
             with db.transaction():
-                nodes.join(db, self.node, self._secret, __version__)
+                nodes.join(db, self.node, self._secret, boot_id(), __version__)
 
+        keep_up(db)
         again_if_busy(join)
+
+    def others_live(self, db: Database) -> bool:
+        """Whether another node is at work in this store now: it would have found out a store that was put back."""
+        return db.shared and any(each.node != self.node for each in nodes.living(db))
 
     def begin(self) -> None:
         """Beat from here on."""
@@ -71,16 +97,27 @@ class Cluster:
             self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
             self._thread.start()
 
-    def leave(self, db: Database) -> None:
-        """In order: others need not wait. Raises StoreAway."""
-        self._ending.set()
-        if self._alone or self._thread is None:
+    def leave(self, patience: float) -> None:
+        """The node stops, in order: whoever comes next need not wait. Not for longer than so many seconds."""
+        if self._thread is not None:
+            self._ending.set()
+            self._thread.join(patience)
+
+    @contextmanager
+    def hold(self, db: Database, name: str, patience: float = 0.0) -> Iterator[bool]:
+        """Whether nobody else, here or on another node, does what has this name; nobody begins it within the block.
+
+        ``patience``: seconds to wait for whoever does. A node that dies in it keeps the others out for ``HOLD_MS``.
+        """
+        if not db.shared:
+            yield True
             return
-        self._thread.join(BEAT)
-        token, self._token, self._leads_until = self._token, None, 0
-        if token is not None:
-            leases.give_back(db, _LEADER, self.node, token)
-        nodes.leave(db, self.node, self._secret)
+        token = self._try(db, name, time.monotonic() + patience)
+        try:
+            yield token is not None
+        finally:
+            if token is not None:
+                self._let_go(db, name, token)
 
     def view(self, db: Database) -> list[dict[str, Any]]:
         """The status's ``nodes``."""
@@ -93,32 +130,57 @@ class Cluster:
             for each in nodes.living(db, nodes.SHOWN_MS)
         ]  # fmt: skip
 
+    # ---- leases of work
+
+    def _try(self, db: Database, name: str, until: float) -> int | None:
+        while True:
+            with self._holding:
+                if name not in self._held and (token := leases.take(db, name, self.node, HOLD_MS)) is not None:
+                    self._held[name] = token
+                    return token
+            if time.monotonic() >= until:
+                return None
+            time.sleep(_TRY)
+
+    def _let_go(self, db: Database, name: str, token: int) -> None:
+        with self._holding:
+            self._held.pop(name, None)
+        try:
+            leases.give_back(db, name, self.node, token)
+        except StoreAway as e:  # it ends by itself
+            log.debug("lease %s: %s", name, e)
+
+    # ---- the beat
+
     def _run(self) -> None:
         """The thread's outermost frame."""
-        db: Database | None = None
         due = time.monotonic()
         while not self._ending.is_set():
-            try:
-                db = db or self._connect()
-                self._beat(db)
-            except StoreAway as e:
-                log.debug("beat: %s", e)
-            except Exception:
-                log.exception("beat failed")
+            self._guarded(self._beat)
             due = max(due + BEAT, time.monotonic())
             self._ending.wait(due - time.monotonic())
+        self._guarded(self._leave)
+
+    def _guarded(self, step: EachBeat) -> None:
+        try:
+            step(self._connect())
+        except nodes.NameTaken as e:  # whoever comes in our place is told why it may do nothing
+            log.error("%s", e)
+            os.kill(os.getpid(), signal.SIGTERM)
+        except StoreAway as e:  # who asks for something is told so; here it would be a line a second
+            log.debug("beat: %s", e)
+        except Exception:
+            log.exception("beat: %s failed", getattr(step, "__qualname__", step))
 
     def _beat(self, db: Database) -> None:
-        if not nodes.beat(db, self.node, self._secret, self._workers()):
-            self.join(db)
+        if not nodes.beat(db, self.node, self._secret, boot_id(), self._workers()):
+            self.join(db)  # the store was put back to a time before us; or another machine has our name
         self._lead(db)
+        for name, token in list(self._held.items()):
+            leases.renew(db, name, self.node, token, HOLD_MS)
+        keep_up(db)
         for callback in self._callbacks:
-            try:
-                callback(db)
-            except StoreAway:
-                raise
-            except Exception:
-                log.exception("beat: %s failed", getattr(callback, "__qualname__", callback))
+            self._guarded(callback)
 
     def _lead(self, db: Database) -> None:
         """Go on leading, or begin when nobody does. The term counts from before the question."""
@@ -131,4 +193,10 @@ class Cluster:
             self._leads_until = 0
         else:
             self._leads_until = until
-            log.info("node %s leads", self.node)
+            log.info("this node leads: what is done once for all nodes is done here")
+
+    def _leave(self, db: Database) -> None:
+        token, self._token, self._leads_until = self._token, None, 0
+        if token is not None:
+            leases.give_back(db, _LEADER, self.node, token)
+        nodes.leave(db, self.node, self._secret)

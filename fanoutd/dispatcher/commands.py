@@ -24,10 +24,11 @@ INVALID, NOT_NOW, WRONG_STATE = -32602, -32005, -32003
 
 def pause(db: Database, campaign: Campaign) -> str:
     """Have it wait until `resume`. Raises RpcError when it has ended."""
-    if campaign.state in FINAL:
-        raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state}: nothing to pause", "campaign")
     why = {"cause": "operator", "reason": PAUSED_BY_OPERATOR}
     with db.transaction():
+        campaign = _held(db, campaign)
+        if campaign.state in FINAL:
+            raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state}: nothing to pause", "campaign")
         if campaign.state != "paused":
             _move(db, campaign, "paused", **why)
         elif campaign.cause not in DISTRUSTED:  # else it would go on when its own trouble is over
@@ -43,11 +44,12 @@ def cancel(db: Database, campaign: Campaign) -> str:
 
     One that is not to be trusted stays so: `repair` can still tell who was sent to.
     """
-    if campaign.state == "cancelled":
-        return campaign.state
-    if campaign.state in FINAL:
-        raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state} already", "campaign")
     with db.transaction():
+        campaign = _held(db, campaign)
+        if campaign.state == "cancelled":
+            return campaign.state
+        if campaign.state in FINAL:
+            raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state} already", "campaign")
         at = db.now_ms()
         distrusted = campaign.cause in DISTRUSTED
         why = (campaign.cause, campaign.reason) if distrusted else ("operator", CANCELLED_BY_OPERATOR)
@@ -57,18 +59,20 @@ def cancel(db: Database, campaign: Campaign) -> str:
 
 def resume(db: Database, campaign: Campaign) -> str:
     """Lead a paused campaign back to where it was. Raises RpcError when it has ended or must be repaired."""
-    if campaign.state in FINAL:
-        raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state}; see `campaign retry`", "campaign")
-    if campaign.state != "paused":
-        return campaign.state
-    if campaign.cause in DISTRUSTED:
-        words = f"{campaign.reason}; resuming would send twice: `fanoutd campaign repair {campaign.id}`"
-        raise RpcError(WRONG_STATE, words, "campaign")
-    if not campaign.definition:
-        raise RpcError(WRONG_STATE, campaign.reason or "its message is not configured", "campaign")
     with db.transaction():
+        campaign = _held(db, campaign)
+        if campaign.state in FINAL:
+            raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state}; see `campaign retry`", "campaign")
+        if campaign.state != "paused":
+            return campaign.state
+        if campaign.cause in DISTRUSTED:
+            words = f"{campaign.reason}; resuming would send twice: `fanoutd campaign repair {campaign.id}`"
+            raise RpcError(WRONG_STATE, words, "campaign")
+        if not campaign.definition:
+            raise RpcError(WRONG_STATE, campaign.reason or "its message is not configured", "campaign")
         before = campaigns.before_pause(db, campaign)
         _move(db, campaign, before, cause=None, reason=None)
+        campaigns.let_go_on(db, campaign.id)
     with db.transaction():
         campaigns.finish(db, campaign.id)
     return before
@@ -78,14 +82,16 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
     """Send again to those who failed or are unknown. Raises RpcError while it runs."""
     if not (failed or unknown):
         raise RpcError(INVALID, "failed or unknown must be true: whom to send to again", "failed")
-    if campaign.state not in ("done", "paused") or campaign.cause in DISTRUSTED:
-        words = f"campaign {campaign.id} is {campaign.state}; retry when it is done, or pause it first"
-        raise RpcError(WRONG_STATE, words, "campaign")
     try:
         with db.transaction():
-            again = reopen(db, campaign.id, failed, unknown)
+            again = reopen(db, campaign.id, failed, unknown)  # before the campaign is held: shards come first
+            campaign = _held(db, campaign)
+            if campaign.state not in ("done", "paused") or campaign.cause in DISTRUSTED:
+                words = f"campaign {campaign.id} is {campaign.state}; retry when it is done, or pause it first"
+                raise RpcError(WRONG_STATE, words, "campaign")
             if again and campaign.state == "done":
                 _move(db, campaign, "running", finished_at=None)
+            campaigns.let_go_on(db, campaign.id)
     except StillHeld as e:
         raise RpcError(NOT_NOW, str(e), "campaign") from None
     return "running" if again and campaign.state == "done" else campaign.state
@@ -103,6 +109,11 @@ def settle(db: Database, campaign: Campaign, word: str | None, openids: list[str
     return found.state if found else campaign.state
 
 
+def _held(db: Database, campaign: Campaign) -> Campaign:
+    """As it is now, and stays until the transaction ends: nobody else's word about it is overwritten unseen."""
+    return campaigns.get(db, campaign.id, db.LOCK) or campaign
+
+
 def _move(db: Database, campaign: Campaign, new: str, **columns: Any) -> None:
     """Raises RpcError when somebody else has moved it meanwhile."""
     if not campaigns.move(db, campaign.id, campaign.state, new, **columns):
@@ -113,7 +124,7 @@ def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
     """Stop every campaign that could send: what the store says of them is not to be trusted. Those it stopped."""
     stopped = []
     with db.transaction():
-        for each in campaigns.in_states(db, "scheduled", "planning", "running"):
+        for each in campaigns.in_states(db, "scheduled", "planning", "running", lock=db.LOCK):
             if campaigns.move(db, each.id, each.state, "paused", cause=cause, reason=reason):
                 stopped.append(replace(each, state="paused", cause=cause, reason=reason))
         db.execute(

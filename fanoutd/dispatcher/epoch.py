@@ -3,6 +3,9 @@
 Two witnesses: a number that only grows, in the store and then in the state directory, while anything runs and when
 the daemon stops; and the journals of the time since it last grew, which may know of leases and of people that the
 store has never heard of.
+
+A store is the one that it was when its URL says so, or its lineage: a number drawn once, which goes with its rows into
+whatever database they are copied. Of a store and its copy the one on which this node has not gone on is from the past.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from fanoutd.testimony import Testimony, testimonies
 #: The epoch's file and the journals bear times of one wall clock, but it may have been set between: seconds.
 _MARGIN = 300.0
 
+_LINEAGE = "lineage"
+
 WENT_BACK = (
     "the store was put back to an earlier state, and people whom it calls pending may have been sent to; "
     "`fanoutd campaign repair` takes from the journals what has happened since, and lets the campaign go on"
@@ -27,7 +32,7 @@ WENT_BACK = (
 
 
 class Epoch:
-    """``url`` of the store: another store begins anew."""
+    """``url`` of the store: another store, of another lineage, begins anew."""
 
     def __init__(self, state_dir: Path, node: str, url: str) -> None:
         self._file = state_dir / "epoch"
@@ -40,39 +45,58 @@ class Epoch:
             since = self._file.stat().st_mtime - _MARGIN
         except FileNotFoundError:
             return False  # a store that we have never used
-        if self._known() is None:
+        if self._known(db) is None:
             return False
         return any(_beyond(db, said) for said in testimonies(journals, since))
 
     def went_back(self, db: Database) -> bool:
         """Raises StoreAway, OSError."""
-        known = self._known()
+        known = self._known(db)
         row = read(db, self._name)
         return known is not None and (row is None or int(row) < known)
 
-    def advance(self, db: Database) -> None:
-        """From here on the store as it is now is the earliest that is believed. Raises StoreAway, OSError."""
-        row = read(db, self._name)
-        new = max(int(row or 0), self._known() or 0) + 1
-        with db.transaction():
-            write(db, self._name, str(new))
-        self._keep(new)
+    def advance(self, db: Database, anew: bool = False) -> bool:
+        """From here on the store as it is now is the earliest that is believed. Raises StoreAway, OSError.
 
-    def _known(self) -> int | None:
+        False, and nothing is changed, if it went back a moment ago; ``anew``: that is known, and seen to.
+        """
+        known = self._known(db)
+        with db.transaction():
+            row = read(db, self._name)
+            if not anew and known is not None and (row is None or int(row) < known):
+                return False
+            new = max(int(row or 0), known or 0) + 1
+            write(db, self._name, str(new))
+            lineage = _lineage(db)
+        self._keep(new, lineage)
+        return True
+
+    def _known(self, db: Database) -> int | None:
         try:
             said = json.loads(self._file.read_text(encoding="ascii"))
-            return int(said["epoch"]) if said["store"] == self._store else None
+            same = said["store"] == self._store or ("lineage" in said and said["lineage"] == read(db, _LINEAGE))
+            return int(said["epoch"]) if same else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
-    def _keep(self, epoch: int) -> None:
+    def _keep(self, epoch: int, lineage: str) -> None:
         half = self._file.with_suffix(".new")
         with half.open("w", encoding="ascii") as out:
             os.fchmod(out.fileno(), 0o600)
-            out.write(json.dumps({"store": self._store, "epoch": epoch}) + "\n")
+            out.write(json.dumps({"store": self._store, "lineage": lineage, "epoch": epoch}) + "\n")
             out.flush()
             os.fsync(out.fileno())
         half.replace(self._file)
+
+
+def _lineage(db: Database) -> str:
+    """Drawn by the first node that asks."""
+    known = read(db, _LINEAGE)
+    if known is None:
+        drawn = os.urandom(8).hex()
+        db.upsert("fanout_meta", {"name": _LINEAGE}, {"value": drawn}, also="value = fanout_meta.value")
+        known = read(db, _LINEAGE)
+    return known or ""
 
 
 def _beyond(db: Database, said: Testimony) -> bool:

@@ -1,7 +1,9 @@
 """The outbox worked off: statements and commands on the operator's side, in threads of their own.
 
 An errand is gone once it has succeeded and is tried again after a pause until then. One that was under way
-when the dispatcher died is begun anew: it may be done twice, and is never forgotten.
+when the dispatcher died is begun anew: it may be done twice, and is never forgotten. On a store of several nodes the
+leader does them, and takes each before it runs it: one that led, and has not noticed that another does, takes nothing
+that is taken.
 """
 
 from __future__ import annotations
@@ -25,16 +27,22 @@ _WORDS = ("on_opt_out", "on_opt_in")
 #: Errands by the lane that they run in: those about people one after the other, in the order in which they came.
 LANES = {"finish": ("on_finish",), "people": (*_WORDS, "on_gone")}
 _THREADS = {"finish": 2, "people": 1}
+#: For how long one that is taken is nobody else's, in milliseconds; renewed with each beat while it is under way.
+_TAKEN_MS = 15_000
 #: For an account that has left the configuration.
 _TIMEZONE = "Asia/Shanghai"
 
 
 class Errands:
-    """``connect`` gives the calling thread's connection; ``promise`` takes what somebody should wait for."""
+    """``connect`` gives the calling thread's connection; ``promise`` takes what somebody should wait for; ``leads``
+    says whether this node is the one that does them."""
 
     def __init__(
-        self, config: Config, connect: Callable[[], Database], promise: Callable[[Future[None]], None]
+        self, config: Config, connect: Callable[[], Database], promise: Callable[[Future[None]], None],
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._leads = leads
+        self._under_way: set[int] = set()
         self._config, self._connect, self._promise = config, connect, promise
         self._lanes = {lane: ThreadPoolExecutor(_THREADS[lane], lane) for lane in LANES}
         self._in_hand: dict[str, set[int]] = {lane: set() for lane in LANES}
@@ -44,6 +52,12 @@ class Errands:
         """Begin what is due and not in hand. Raises StoreAway."""
         for lane in LANES:
             self._fill(db, lane)
+
+    def each_beat(self, db: Database) -> None:
+        """Those that take their time stay ours. Raises StoreAway."""
+        with self._lock:
+            ids = sorted(self._under_way)
+        outbox.keep(db, ids, _TAKEN_MS)
 
     def _fill(self, db: Database, lane: str) -> None:
         with self._lock:
@@ -57,7 +71,8 @@ class Errands:
         settled = False
         try:
             db = self._connect()
-            self._attempt(db, errand)
+            if self._take(db, errand):
+                self._attempt(db, errand)
             settled = True
         except StoreAway as e:  # it is due still
             log.warning("%s: %s", _title(errand), e)
@@ -65,12 +80,24 @@ class Errands:
             log.exception("%s", _title(errand))
         with self._lock:
             self._in_hand[lane].discard(errand.id)
+            self._under_way.discard(errand.id)
             empty = not self._in_hand[lane]
         if settled and empty:
             self._go_on(db, lane)
 
+    def _take(self, db: Database, errand: Errand) -> bool:
+        if not db.shared:
+            return True
+        with self._lock:
+            if not (self._leads() and outbox.take(db, errand, _TAKEN_MS)):
+                return False
+            self._under_way.add(errand.id)
+            return True
+
     def _go_on(self, db: Database, lane: str) -> None:
         """There may be more than were looked at, or one that came of what was just done."""
+        if not self._leads():
+            return
         try:
             self._fill(db, lane)
         except StoreAway as e:
@@ -89,7 +116,7 @@ class Errands:
             log.info("%s: %s", _title(errand), said)
 
     def _person(self, db: Database, errand: Errand) -> str | None:
-        if not (errand.name in _WORDS and outbox.has_later(db, errand, _WORDS)):
+        if not (errand.name in _WORDS and outbox.superseded(db, errand, _WORDS)):
             _tell(self._config, errand.name, errand.payload["account"], errand.payload["openid"])
         with db.transaction():
             outbox.settled(db, errand, _WORDS if errand.name in _WORDS else (errand.name,))

@@ -19,11 +19,12 @@ def explain(db: Database, journals: Path, node: str, openid: str, campaign: str 
     """Events in the order in which they happened: planned, calls with their answers, what became of it.
 
     Each has ``at`` (ISO 8601, null when not known), ``campaign``, ``event``, ``channel``, ``errcode``, ``msgid``,
-    ``attempt`` (the lease under which it happened) and ``node``.
+    ``attempt`` (the lease under which it happened) and ``node``. Journals are read on their own node only: of calls
+    that others made the store knows the number, which is told by one event ``elsewhere``.
     """
     places = list(_places(db, openid, campaign))
     calls = _calls(journals, {(row[1], row[2]) for row in places}, openid)
-    return [event for row in places for event in _life(row, calls.get((row[1], row[2]), []), node)]
+    return [event for row in places for event in _life(row, calls.get((row[1], row[2]), []), node, db.shared)]
 
 
 def _places(db: Database, openid: str, campaign: str | None) -> Iterator[tuple[Any, ...]]:
@@ -36,7 +37,7 @@ def _places(db: Database, openid: str, campaign: str | None) -> Iterator[tuple[A
     )
     for id, shard in found:
         for row in db.rows(
-            "SELECT d.pos, d.state, d.channel, d.errcode, d.msgid, d.attempt, d.updated_at, c.started_at "
+            "SELECT d.pos, d.state, d.channel, d.errcode, d.msgid, d.attempt, d.updated_at, c.started_at, d.attempts "
             "FROM fanout_delivery d JOIN fanout_campaign c ON c.id = %s WHERE d.shard = %s AND d.openid = %s",
             id, shard, openid,
         ):  # fmt: skip
@@ -52,13 +53,15 @@ def _calls(journals: Path, places: set[tuple[int, int]], openid: str) -> dict[tu
     return {place: sorted(calls, key=lambda each: each[0]) for place, calls in found.items()}
 
 
-def _life(row: tuple[Any, ...], calls: list[tuple[int, Call]], node: str) -> Iterator[Event]:
-    campaign, _, _, state, channel, errcode, msgid, attempt, updated, started = row
+def _life(row: tuple[Any, ...], calls: list[tuple[int, Call]], node: str, shared: bool) -> Iterator[Event]:
+    campaign, _, _, state, channel, errcode, msgid, attempt, updated, started, attempts = row
     yield _event(campaign, started, "planned")
     for token, call in calls:
         yield _event(campaign, call.at, "called", call.channel, None, None, token, node)
         if call.errcode is not None:
             yield _event(campaign, None, "answered", call.channel, call.errcode, call.msgid, token, node)
+    if shared and attempts > len(calls):
+        yield _event(campaign, None, "elsewhere")
     if state != State.PENDING or updated is not None:
         word = "resend" if state == State.RESEND else State(state).word
         yield _event(campaign, updated, word, channel, errcode, msgid, attempt or None)

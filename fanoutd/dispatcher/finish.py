@@ -31,11 +31,18 @@ class CommandFailed(FanoutdError):
 
 
 def facts(campaign: Campaign, counts: Counts, timezone: str) -> Facts:
-    """The values of ``%(name)s`` and ``{name}``: the submission's, and how the campaign ended."""
+    """The values of ``%(name)s`` and ``{name}``: the submission's, and how the campaign ended. None: was not given.
+
+    An empty text in its place would be 0 to an old MySQL that compares it with a number, and to a new one an error.
+    """
     by_state = counts.by_state
-    given = query_values(replace(campaign, definition=_NOTHING | campaign.definition), timezone)
+    definition = _NOTHING | campaign.definition
+    given = query_values(replace(campaign, definition=definition), timezone)
     return {
         **given,
+        "content": definition["content"],
+        "phone": definition["phone"],
+        "reference": campaign.reference,
         "message": campaign.message,
         "page": campaign.definition.get("page"),
         "state": campaign.state,
@@ -56,7 +63,8 @@ _TOLD = (
 def environment(known: Facts, inherited: Mapping[str, str]) -> dict[str, str]:
     """Ours without what begins with FANOUTD_, secrets among it, and with the facts."""
     ours = {name: value for name, value in inherited.items() if not name.startswith("FANOUTD_")}
-    return ours | {f"FANOUTD_{name.upper()}": str(known[name]) for name in _TOLD}
+    told = {name: "" if known[name] is None else str(known[name]) for name in _TOLD}
+    return ours | {f"FANOUTD_{name.upper()}": value for name, value in told.items()}
 
 
 def arguments(command: Sequence[str], known: Facts) -> list[str]:

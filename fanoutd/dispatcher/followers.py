@@ -18,11 +18,12 @@ from typing import Any
 import requests
 
 from fanoutd.config import Account
+from fanoutd.dispatcher.cluster import Hold, nobody_else
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.ids import OPENID
 from fanoutd.outcome import Verdict, classify, describe
-from fanoutd.standing import left, listed
+from fanoutd.standing import Standing, left, listed
 from fanoutd.store import Database, meta, subscribers, tokens
 from fanoutd.store.tokens import Token
 from fanoutd.times import wall_ms
@@ -69,16 +70,23 @@ class Place:
 
 
 class Followers:
-    """``hooks``: the statements that some audience has."""
+    """``hooks``: the statements that some audience has. ``hold``: as ``Cluster.hold``."""
 
-    def __init__(self, refresher: Refresher, hooks: Collection[str]) -> None:
-        self._refresher, self._hooks = refresher, hooks
+    def __init__(self, refresher: Refresher, hooks: Collection[str], hold: Hold = nobody_else) -> None:
+        self._refresher, self._hooks, self._hold = refresher, hooks, hold
 
     def sync(self, db: Database, account: Account, tag: int | None) -> int:
         """Take in all followers, or those with this tag; how many are on the list. Raises RpcError.
 
         After all of them who is not on the list any more is neither listed nor follows.
         """
+        with self._hold(db, _name("sync", account.name, None), 0.0) as mine:
+            if not mine:
+                words = f"account {account.name}: another node reads its followers; try again when it has ended"
+                raise RpcError(-32005, words, "account")
+            return self._sync(db, account, tag)
+
+    def _sync(self, db: Database, account: Account, tag: int | None) -> int:
         place = _resumed(db, account.name, tag)
         while True:
             page = self._page(db, account, tag, place.following)
@@ -147,13 +155,19 @@ class Followers:
             with db.transaction():
                 now = db.now_ms()
                 missing, after = subscribers.unseen(db, account, place.began, after, _AT_ONCE)
-                before = subscribers.load(db, account, missing)
-                subscribers.change(db, account, missing, now, partial(left, now=now))
+                before = subscribers.load(db, account, missing, db.LOCK)
+                gone = [each for each, known in before.items() if _still_missing(known, place.began)]
+                subscribers.change(db, account, gone, now, partial(left, now=now))
                 if "on_gone" in self._hooks:
-                    for openid in (each for each in missing if not before[each].gone(now)):
+                    for openid in (each for each in gone if not before[each].gone(now)):
                         subscribers.tell(db, "on_gone", account, openid)
         with db.transaction():
             meta.write(db, _name("synced", account, None), str(place.began))
+
+
+def _still_missing(known: Standing, began: int) -> bool:
+    """Whether no other sync has seen them, and they have not done anything, since they were looked up."""
+    return known.listed and (known.seen or 0) < began and (known.event_at or 0) < began
 
 
 def synced(db: Database, account: str) -> bool:

@@ -69,8 +69,8 @@ def answer(db: Database, config: Config, spool: Spool, node: str, params: dict[s
     at = max(wall_ms(), document["send_at"] or 0)
     try:
         campaign = replace(build(document, config, node), started_at=at)
-        tally = _Tally(stream(campaign, config, spool, document), time.monotonic() + PATIENCE)
-        people = unseen(tally.rows(), excluded(campaign, config))
+        tally = _Tally(stream(campaign, config, spool, document, PATIENCE), time.monotonic() + PATIENCE)
+        people = unseen(tally.rows(), excluded(campaign, config, PATIENCE))
         while some := take(people, _AT_ONCE):
             tally.take(heeded(db, campaign, some))
     except AudienceAway as e:

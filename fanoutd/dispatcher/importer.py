@@ -10,8 +10,8 @@ from fanoutd.config import Audience, Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns, recurring
-from fanoutd.store.campaigns import Campaign
-from fanoutd.times import wall_ms
+from fanoutd.store.campaigns import FINAL, Campaign
+from fanoutd.times import of_local, wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,10 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
 
     May be repeated at any point: the row goes in once, and the file goes only after it. A file
     that carries a list stays until its plan is complete, and one whose message, account or audience
-    has left the configuration until that is back: the campaign is paused for it.
+    has left the configuration until that is back: the campaign is paused for it. The same key may have come in
+    on another node before: what the store has stands, and our file stays too, for if that node dies its list is lost.
     """
-    document = spool.read(campaign)
+    document = _read(spool, campaign)
     if document is not None and document.get("cron") is not None:
         _keep(db, spool, config, document)
     elif document is not None:
@@ -40,7 +41,16 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
         failpoint.reach("after_import")
         if row.origin == "query" and row.definition:
             spool.remove(campaign)
-    return campaigns.get(db, campaign)
+    found = campaigns.get(db, campaign)
+    if document is not None and found is not None and (found.planned or found.state in FINAL):
+        spool.remove(campaign)
+    return found
+
+
+def _read(spool: Spool, campaign: str) -> dict[str, Any] | None:
+    """The master that wrote it knows this machine's clock only."""
+    document = spool.read(campaign)
+    return document and {**document, "at": of_local(document["at"])}
 
 
 def _keep(db: Database, spool: Spool, config: Config, document: dict[str, Any]) -> None:

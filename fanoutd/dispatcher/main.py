@@ -24,6 +24,7 @@ from fanoutd.config import sqlite_path
 from fanoutd.dispatcher import commands, forecast, recurring
 from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.cluster import Cluster
+from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
@@ -36,17 +37,18 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
+from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.subscribers import Subscribers
 from fanoutd.dispatcher.templates import Templates
+from fanoutd.dispatcher.tenure import Tenure
 from fanoutd.dispatcher.token_answers import TokenAnswers
-from fanoutd.errors import FanoutdError
-from fanoutd.journal import expire
+from fanoutd.errors import BadConfig, FanoutdError
+from fanoutd.journal import discredit, expire
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
-from fanoutd.promise import promise
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, open_store, rounds, shards
+from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, open_store, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.nodes import NameTaken
 from fanoutd.store.schema import migrate
@@ -71,6 +73,10 @@ _LEAST_ROOM = 2 << 20
 JOURNALS_KEPT = 172_800.0
 _HALTS = ("campaign.pause", "campaign.cancel")
 _ORDERS = (*_HALTS, "campaign.resume", "campaign.retry", "campaign.repair")
+
+#: Jobs that one node does for all; the others are done everywhere.
+_ONCE_FOR_ALL = ("token_check", "quota_check", "errands", "recurring")
+_NOT_THE_LEADER = "not the leader"
 
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
 _LAST_WORDS = 1.0
@@ -97,21 +103,26 @@ class Dispatcher:
         self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
         self._open: set[Future[None]] = set()
         self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
-        self._planner = Planner(self._config, self._spool, self._work)
-        self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set)
+        self._planner = Planner(self._config, self._spool, self._node, self._work)
+        self._cluster = Cluster(
+            self._node, identity.of(state_dir).secret, self._db, lambda: self._config.workers.count
+        )
+        self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set, self._cluster.hold)
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._templates = Templates(self._config.accounts, self._refresher.check)
         self._queries = Queries()
         self._receipts = Receipts()
-        self._subscribers = Subscribers(self._config, self._refresher)
-        self._outbox = Errands(self._config, self._db, self._promise)
-        self._cluster = Cluster(
-            self._node, identity.of(state_dir).secret, lambda: open_store(self._config.store_url),
-            lambda: self._config.workers.count,
-        )  # fmt: skip
+        self._subscribers = Subscribers(self._config, self._refresher, self._cluster.hold)
+        self._outbox = Errands(self._config, self._db, self._promise, lambda: self._cluster.leads)
         self._parts = Parts(self._config, self._node)
-        self._cluster.each_beat(self._parts.beat)
         self._limits = Limits(self._config, self._announce, lambda: self._cluster.leads, self._parts.rate)
+        self._cluster.each_beat(self._parts.beat)
+        self._cluster.each_beat(self._refresher.follow)
+        self._cluster.each_beat(self._outbox.each_beat)
+        self._shared = SharedWork(
+            self._node, state_dir, self._spool, Means(self._say, self._wake, self._resumed, self._ordering)
+        )
+        self._cluster.each_beat(self._shared.beat)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
             "daemon.status": lambda db, _params: self._status(db),
@@ -146,14 +157,16 @@ class Dispatcher:
             "recurring": self._submit_recurring,
         }
         self._refused: str | None = None  # why this node may not use its store
-        self._ending = False
-        self._store_trouble = False  # a write has failed since the last sweep that went well
+        self._store_trouble: str | None = None  # why a write has failed since the last sweep that went well
+        self._durability = Durability(state_dir, child.config.store_url)
         self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
         self._desk = ThreadPoolExecutor(1, "desk")
         self._checks = ThreadPoolExecutor(4, "check")  # WeChat may be slow to answer: no plan waits behind it
         self._plans = ThreadPoolExecutor(2, "plan")
+        self._lists = ThreadPoolExecutor(1, "list")  # they wait for no database of the operator's
         self._asks = ThreadPoolExecutor(2, "ask")
+        self._obeying = ThreadPoolExecutor(8, "obey")  # each waits for other nodes, and does nothing else
         self._forecasts = ThreadPoolExecutor(1, "forecast")  # a million people are not counted at once
         self._jobs = ThreadPoolExecutor(3, "job")
         self._tokens = ThreadPoolExecutor(2, "token")  # each may wait for WeChat
@@ -173,10 +186,12 @@ class Dispatcher:
             messages = lines.messages(data)
             if not data or any(m["t"] == "quit" for m in messages):
                 return 0
-            if any(m["t"] == "stop" for m in messages):
-                self._ending = True
+            if stops := [m for m in messages if m["t"] == "stop"]:
                 self._promise(self._desk.submit(self._guarded, self._last_epoch))
                 wait(self._open, _LAST_WORDS)
+                if any(m.get("last") for m in stops):
+                    wait([self._jobs.submit(self._guarded, self._leave_parts)], _LAST_WORDS)
+                    self._cluster.leave(_LAST_WORDS)
                 return 0
             self._beat()
             for message in messages:
@@ -193,6 +208,8 @@ class Dispatcher:
             self._desk.submit(self._guarded, self._start)
         elif kind == "logs":
             follow_log(message)
+        elif kind == "ask" and message["method"] == "daemon.status" and (why := self._why_not_yet()):
+            self._say({"t": "answer", "n": message["n"], "result": self._status_without_store(why)})
         elif kind == "ask" and message["method"] == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._syncs.submit(self._guarded, self._answer, message)
         elif kind == "ask":
@@ -220,7 +237,7 @@ class Dispatcher:
         try:
             again_if_busy(lambda: step(*args))
         except StoreAway as e:
-            self._store_trouble = True
+            self._store_trouble = str(e)
             log.warning("%s", e)
         except Exception:
             log.exception("%s failed", step.__name__)
@@ -250,40 +267,77 @@ class Dispatcher:
 
     def _start(self) -> None:
         """Nothing else is done, no question answered and nobody sent to, before it is known whether to trust."""
-        while not self._trusted.is_set() and not self._ending:
+        while not self._trusted.is_set():
             try:
-                migrate(self._db())
+                self._bring_up(self._db())
                 self._cluster.join(self._db())
                 self._distrust()
                 self._refresher.begin(self._db())
                 self._trusted.set()
                 self._cluster.begin()
-            except NameTaken as e:  # it may be resolved while we run
-                if self._refused is None:
-                    log.error("%s", e)
-                self._refused = str(e)
+            except NameTaken as e:
+                file = identity.file_of(self._config.daemon.state_dir)
+                self._refuse(f"{e}; if it is another machine, stop this daemon, remove {file} and start it again")
+                time.sleep(_STORE_RETRY)
+            except BadConfig as e:  # nothing else has its turn until the master has ended us
+                self._refuse(str(e))
+                self._say({"t": "refused", "error": str(e)})
                 time.sleep(_STORE_RETRY)
             except (StoreAway, OSError) as e:
-                log.warning("%s", e)
+                if str(e) != self._store_trouble:  # once, not every second
+                    log.warning("%s; trying again until it is there", e)
+                self._store_trouble, self._refused = str(e), None
                 time.sleep(_STORE_RETRY)
-        self._epoch.advance(self._db())
+        self._advance(self._db())
         for account in self._config.accounts:
             self._token_alarm(account)
         self._limits.start(self._db())
         self._sweep()
 
+    def _bring_up(self, db: Database) -> None:
+        """Raises BadConfig when the tables are a newer program's, and were before this daemon was started."""
+        tenure = Tenure(self._config.daemon.state_dir, self._child.master_pid)
+        try:
+            migrate(db)
+            tenure.begin()
+        except BadConfig as e:
+            if not tenure.begun:
+                raise
+            log.warning("%s; this daemon goes on as long as it runs", e)
+
+    def _refuse(self, why: str) -> None:
+        """This node may not use its store; whoever asks for something is told, and workers get nothing."""
+        if self._refused != why:
+            log.error("%s", why)
+        self._refused = why
+
     def _distrust(self) -> None:
         """Stop what an earlier store, or a copied state directory, would send a second time. May be repeated."""
         db = self._db()
         state_dir = self._config.daemon.state_dir
-        if identity.of(state_dir).copied:
+        known = identity.of(state_dir)
+        if known.copied and self._cluster.others_live(db) and not self._epoch.journals_know_more(db, self._journals):
+            # Its original's leases and lists are the original's, and it would know if the store had been put back.
+            log.warning("the state directory is a copy of node %s's; this is node %s", known.was, self._node)
+            discredit(self._journals)
+            self._epoch.advance(db, anew=True)
+            identity.seen_to(state_dir)
+        elif known.copied:
             for campaign in self._spool.pending():
                 bring_in(db, self._spool, self._config, self._node, campaign)
             self._stop_all(db, "copy", COPIED)
-            self._epoch.advance(db)  # the node is a new one: its store has no past
+            self._epoch.advance(db, anew=True)  # the node is a new one: its store has no past
             identity.seen_to(state_dir)
         elif self._epoch.went_back(db) or self._epoch.journals_know_more(db, self._journals):
-            self._stop_all(db, "past", WENT_BACK)
+            self._went_back(db)
+
+    def _went_back(self, db: Database) -> None:
+        self._stop_all(db, "past", WENT_BACK)
+        self._epoch.advance(db, anew=True)
+
+    def _advance(self, db: Database) -> None:
+        if not self._epoch.advance(db):
+            self._went_back(db)
 
     def _stop_all(self, db: Database, cause: str, reason: str) -> None:
         stopped = commands.pause_unfinished(db, cause, reason)
@@ -296,16 +350,25 @@ class Dispatcher:
         self._recover()
         for campaign in self._spool.pending():
             self._import(campaign)
+        if db.shared:
+            self._take_part_in_repairs(db)
+        others = []
         for each in campaigns.in_states(db, "planning", "scheduled", "running"):
-            if not each.planned and each.node == self._node:
-                self._schedule(each)
-            elif each.planned:
+            if each.planned:
                 with db.transaction():
                     campaigns.finish(db, each.id)
+            elif each.node == self._node:
+                self._schedule(each)
+            else:
+                others.append(each)
+        if others and db.shared:
+            for each in self._shared.inherit(db, others, self._cluster.leads):
+                self._schedule(each)
         self._jobs.submit(self._guarded, self._sweep_limits)
         self._announce(db)
         self._receipts.settle(db)
-        self._store_trouble = False
+        self._durability.look(db)
+        self._store_trouble = None
 
     def _sweep_limits(self) -> None:
         self._limits.sweep(self._db())
@@ -313,17 +376,17 @@ class Dispatcher:
     def _check_epoch(self, db: Database) -> None:
         """Also a store that is replaced while we run: its connection comes back, and it is another."""
         if self._epoch.went_back(db):
-            self._stop_all(db, "past", WENT_BACK)
-            self._epoch.advance(db)
+            self._went_back(db)
         elif campaigns.in_states(db, "planning", "running"):
-            self._epoch.advance(db)
+            self._advance(db)
 
     def _last_epoch(self) -> None:
         """A store that is put back while we are away shows an earlier one."""
         if self._trusted.is_set():
-            self._epoch.advance(self._db())
-            self._cluster.leave(self._db())
-            self._parts.leave(self._db())
+            self._advance(self._db())
+
+    def _leave_parts(self) -> None:
+        self._parts.leave(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
@@ -336,13 +399,28 @@ class Dispatcher:
             raise RpcError(-32003, words, "campaign")
         if not campaign.planned and campaign.state == "paused":
             self._plan_for_repair(db, campaign)
-        repair(db, self._journals, self._node, campaign)
+        repair(db, self._journals, self._node, campaign, self._may_have_sent(db))
         return known(db, campaign.id).state
+
+    def _may_have_sent(self, db: Database) -> set[str]:
+        """Nodes that may have journals of what an earlier store does not know."""
+        if not db.shared:
+            return set()
+        return nodes.heard_of(db, int(JOURNALS_KEPT * 1000)) - {identity.of(self._config.daemon.state_dir).was or ""}
+
+    def _take_part_in_repairs(self, db: Database) -> None:
+        """Of what was ordered on another node; it cannot read our journals."""
+        for each in campaigns.in_repair(db):
+            heard = campaigns.heard(db, each.id)
+            if heard and self._node not in heard.nodes and each.cause in DISTRUSTED:
+                self._repair(each)
 
     def _plan_for_repair(self, db: Database, campaign: Campaign) -> None:
         """Who is in it must be known before the journals can say who was sent to."""
         if campaign.send_at is not None and campaign.send_at > wall_ms():
             return  # nobody can have been sent to
+        with db.transaction():
+            campaigns.take_in_hand(db, campaign.id, self._node)
         try:
             self._planner.complete(db, self._planner.begin(db, campaign), ("paused",))
         except FanoutdError as e:
@@ -351,8 +429,11 @@ class Dispatcher:
     def _announce(self, db: Database) -> None:
         waiting = shards.ready(db)
         if waiting:
-            self._look_for_room(db)
-            self._work(waiting)
+            self._wake(db, waiting)
+
+    def _wake(self, db: Database, waiting: int) -> None:
+        self._look_for_room(db)
+        self._work(waiting)
 
     def _look_for_room(self, db: Database) -> None:
         """Workers claim nobody when a journal cannot grow: say so where people look."""
@@ -375,8 +456,14 @@ class Dispatcher:
 
     def _import(self, campaign: str) -> None:
         found = bring_in(self._db(), self._spool, self._config, self._node, campaign)
-        if found and not found.planned and found.state in ("planning", "scheduled", "running"):
-            self._schedule(found)
+        if found:
+            self._plan_own(found)
+
+    def _plan_own(self, campaign: Campaign) -> None:
+        """Another node's plan is not ours."""
+        unplanned = not campaign.planned and campaign.state in ("planning", "scheduled", "running")
+        if unplanned and campaign.node == self._node:
+            self._schedule(campaign)
 
     def _schedule(self, campaign: Campaign) -> None:
         if campaign.state == "scheduled" and (campaign.send_at or 0) > wall_ms():
@@ -394,7 +481,8 @@ class Dispatcher:
             if objected:
                 self._planning.discard(campaign.id)
         if not objected:
-            self._plans.submit(self._guarded, self._plan, campaign)
+            plans = self._plans if campaign.origin == "query" else self._lists
+            plans.submit(self._guarded, self._plan, campaign)
 
     def _plan(self, campaign: Campaign) -> None:
         self._jobs.submit(self._guarded, self._ask_quota, campaign.account)
@@ -420,22 +508,31 @@ class Dispatcher:
 
     def _due(self, campaign: str) -> None:
         found = campaigns.get(self._db(), campaign)
-        if found and found.state == "scheduled":
-            self._schedule(found)
+        if found:
+            self._plan_own(found)
+
+    def _resumed(self, campaign: str) -> None:
+        """It was let go on elsewhere."""
+        self._desk.submit(self._guarded, self._due, campaign)
 
     # ---- jobs and tokens
 
     def _job(self, message: dict[str, Any]) -> None:
-        error = None
+        error = said = None
         try:
-            self._trusted.wait()
-            again_if_busy(self._errands[message["name"]])
+            self._wait_for_trust()
+            if message["name"] in _ONCE_FOR_ALL and not self._cluster.leads:
+                said = _NOT_THE_LEADER
+            else:
+                again_if_busy(self._errands[message["name"]])
+        except RpcError as e:
+            error = e.message
         except StoreAway as e:
             error = str(e)
         except Exception as e:
             log.exception("job %s failed", message["name"])
             error = type(e).__name__
-        self._say({"t": "job", "n": message["n"], "error": error})
+        self._say({"t": "job", "n": message["n"], "error": error, "said": said})
 
     def _check_tokens(self) -> None:
         for account in self._config.accounts:
@@ -449,7 +546,7 @@ class Dispatcher:
             expire(self._journals, JOURNALS_KEPT)
 
     def _submit_recurring(self) -> None:
-        for campaign in recurring.submit_due(self._db(), self._spool, wall_ms()):
+        for campaign in recurring.submit_due(self._db(), self._spool, self._config, self._node, wall_ms()):
             self._desk.submit(self._guarded, self._import, campaign)
 
     def _token_alarm(self, account: str) -> None:
@@ -464,12 +561,22 @@ class Dispatcher:
             reason, token = message.get("reason"), message.get("token_refused", True)
             self._refresher.refused(self._db(), message["account"], message["token"], reason, token)
 
+    def _why_not_yet(self) -> str | None:
+        """What the daemon waits for before it does anything."""
+        return None if self._trusted.is_set() else self._refused or self._store_trouble
+
+    def _wait_for_trust(self) -> None:
+        """Raises RpcError when this node may not use its store."""
+        while not self._trusted.wait(_STORE_RETRY):
+            if self._refused is not None:
+                raise RpcError(-32005, self._refused)
+
     # ---- questions
 
     def _answer(self, message: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
         try:
-            self._trusted.wait()
+            self._wait_for_trust()
             if time.monotonic() - message.get("came", math.inf) > _STALE:
                 raise StoreAway("the store is slow to answer")
             with self._ordering if message["method"] in _ORDERS else nullcontext():
@@ -480,7 +587,10 @@ class Dispatcher:
         except RpcError as e:
             answer["error"] = {"code": e.code, "message": e.message, "data": e.data}
         except StoreAway as e:
-            answer["error"] = {"code": -32005, "message": f"{e}; try again", "data": None}
+            if message["method"] == "daemon.status":
+                answer["result"] = self._status_without_store(str(e))
+            else:
+                answer["error"] = {"code": -32005, "message": f"{e}; try again", "data": None}
         except Exception:
             log.exception("%s failed", message["method"])
             answer["error"] = {"code": -32603, "message": "internal error; the daemon's log says more", "data": None}
@@ -493,7 +603,16 @@ class Dispatcher:
 
     def _halted(self, number: int) -> None:
         answer = self._halting.pop(number, None)
-        if answer is not None:
+        if answer is not None and sqlite_path(self._config.store_url) is None:
+            self._promise(self._obeying.submit(self._guarded, self._answer_obeyed, answer))
+        elif answer is not None:
+            self._say(answer)
+
+    def _answer_obeyed(self, answer: dict[str, Any]) -> None:
+        """This node's workers have stopped, and the other nodes' are given the time to."""
+        try:
+            self._shared.until_obeyed(self._db(), answer["result"]["campaign"])
+        finally:
             self._say(answer)
 
     def _ask(self, method: str, params: dict[str, Any]) -> Any:
@@ -533,13 +652,14 @@ class Dispatcher:
             state = commands.retry(db, campaign, params["failed"], params["unknown"])
         else:
             state = self._desk.submit(self._repair, campaign).result()
+        self._shared.ordered(db, campaign.id)
         self._go_on(db, campaign.id)
         return state
 
     def _go_on(self, db: Database, campaign: str) -> None:
         found = campaigns.get(db, campaign)
-        if found and not found.planned and found.state in ("scheduled", "planning", "running"):
-            self._schedule(found)
+        if found:
+            self._plan_own(found)
         self._announce(db)
 
     def _just_accepted(self, db: Database, campaign: str) -> Campaign | None:
@@ -554,12 +674,23 @@ class Dispatcher:
         waiting, leased = shards.totals(db)
         latency = (time.monotonic() - started) * 1000
         return {
-            "store": {"kind": db.kind, "ok": not self._store_trouble, "latency_ms": round(latency, 2)},
+            "store": {
+                "kind": db.kind, "ok": self._store_trouble is None, "latency_ms": round(latency, 2),
+                "error": self._store_trouble,
+            },
             "accounts": [self._account(db, name) for name in self._config.accounts],
             "shards": {"pending": waiting, "leased": leased},
             "nodes": self._cluster.view(db),
-            "promise": promise(self._config.daemon.state_dir, sqlite_path(self._config.store_url)),
+            "promise": self._durability.promise(),
         }
+
+    def _status_without_store(self, why: str) -> dict[str, Any]:
+        kind = "sqlite" if sqlite_path(self._config.store_url) else "mysql"
+        return {
+            "store": {"kind": kind, "ok": False, "latency_ms": None, "error": why},
+            "accounts": [], "shards": {"pending": None, "leased": None}, "nodes": [],
+            "promise": self._durability.promise(),
+        }  # fmt: skip
 
     def _account(self, db: Database, name: str) -> dict[str, Any]:
         token = self._refresher.shown(db, name)

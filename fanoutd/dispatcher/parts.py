@@ -29,6 +29,9 @@ _TURN_MS = 10_000
 #: After a lock of another node that did not come, in seconds: its rows are left alone so long, so that beats go on.
 _LEFT_ALONE = 5.0
 
+#: Seconds for which the account's lock is waited for: leases are renewed by the same thread.
+_PATIENCE = 1
+
 #: A 45011 that all know, heard by several within a second, is one; an older one than this is nobody's news any more.
 _SAME_MS, _NEWS = 1000, 300.0
 
@@ -67,7 +70,7 @@ class Parts:
                 self._beat(db)
 
     def leave(self, db: Database) -> None:
-        """This dispatcher ends: what its successor does not take over soon the other nodes may have. Raises StoreAway.
+        """The node stops: the other nodes may have its part soon. Raises StoreAway.
 
         Before the store hears of it the workers' permission is shortened.
         """
@@ -129,6 +132,7 @@ class Parts:
         began = now()
         if began < account.alone_until or not self._due(standing, holder, local, began, turn):
             return
+        db.set_patience(_PATIENCE)
         with db.transaction():
             standing = shares.lock(db, name)
             deed = holder.step(standing.shares, local, began, turn)
@@ -152,6 +156,7 @@ class Parts:
             return  # the database's clock was set back
         end = account.clock + int((pace.rest - account.read) * 1000)
         if pace.rest > account.read - _NEWS and end > standing.rest_until + _SAME_MS:
+            db.set_patience(_PATIENCE)
             with db.transaction():
                 there = shares.lock(db, name)
                 rest_until, halved = refused(there.rest_until, there.halved, end)

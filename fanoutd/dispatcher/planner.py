@@ -6,13 +6,14 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 from fanoutd import failpoint
 from fanoutd.config import Config
 from fanoutd.dispatcher.audience import AudienceAway, NotConfigured, Unsupplied, excluded, stream
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, shards, subscribers
+from fanoutd.store import Database, again_if_busy, campaigns, shards, subscribers
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import wall_ms
@@ -28,45 +29,67 @@ def shard_size(planned: int) -> int:
 
 
 class _Stopped(Exception):
-    """The campaign was paused or cancelled meanwhile."""
+    """The campaign was paused or cancelled meanwhile, or another node has its plan."""
 
 
 class Planner:
-    """``released(shards)`` is called when people may be sent to."""
+    """``released(shards)`` is called when people may be sent to.
 
-    def __init__(self, config: Config, spool: Spool, released: Callable[[int], None]) -> None:
-        self._config, self._spool, self._released = config, spool, released
+    A plan is one node's. A planner that stood still while another node took its plan over finds that out in each of
+    its transactions, by the campaign's row, and adds nobody; no two can have made the same shard in any case.
+    """
+
+    def __init__(self, config: Config, spool: Spool, node: str, released: Callable[[int], None]) -> None:
+        self._config, self._spool, self._node, self._released = config, spool, node, released
 
     def plan(self, db: Database, campaign: Campaign) -> None:
         """Plan what is not planned yet. May be cut off anywhere and called again."""
+        try:
+            self._plan(db, campaign)
+        except _Stopped:
+            log.info("campaign %s is planned no further here: it was paused, cancelled or taken over", campaign.id)
+
+    def _plan(self, db: Database, campaign: Campaign) -> None:
         campaign = self.begin(db, campaign)
         try:
             self.complete(db, campaign, ("planning", "running"))
-        except _Stopped:
-            log.info("campaign %s is planned no further: it was paused or cancelled", campaign.id)
         except NotConfigured as e:
             log.error("campaign %s is paused: %s", campaign.id, e)
             with db.transaction():
-                for state in ("planning", "running"):
-                    campaigns.move(db, campaign.id, state, "paused", cause="config", reason=str(e))
+                state = self._own(db, campaign.id, "planning", "running")
+                campaigns.move(db, campaign.id, state, "paused", cause="config", reason=str(e))
         except AudienceAway as e:
             log.warning("campaign %s waits for its audience: %s", campaign.id, e)
             self._wait(db, campaign, str(e))
         except Unsupplied as e:
             with db.transaction():
+                self._own(db, campaign.id, "planning", "running")
                 campaigns.move(db, campaign.id, "planning", "failed", reason=str(e), finished_at=wall_ms())
             self._spool.remove(campaign.id)
 
     def begin(self, db: Database, campaign: Campaign) -> Campaign:
-        """``now`` of the campaign is fixed here, once."""
-        started = campaign.started_at or wall_ms()
+        """``now`` of the campaign is fixed here, once, whichever node begins. Raises _Stopped."""
         with db.transaction():
+            state = self._own(db, campaign.id, campaign.state, "planning", "running")
             db.execute(
-                "UPDATE fanout_campaign SET started_at = COALESCE(started_at, %s) WHERE id = %s", started, campaign.id
-            )
-            if campaign.state == "scheduled":
+                "UPDATE fanout_campaign SET started_at = COALESCE(started_at, %s) WHERE id = %s",
+                wall_ms(), campaign.id,
+            )  # fmt: skip
+            campaigns.node_is_there(db, campaign.id)
+            if state == "scheduled":
                 campaigns.move(db, campaign.id, "scheduled", "planning")
-        return replace(campaign, started_at=started)
+        found = campaigns.get(db, campaign.id)
+        if found is None:
+            raise _Stopped
+        return replace(campaign, started_at=found.started_at)
+
+    def _own(self, db: Database, campaign: str, *states: str, lock: str | None = None) -> str:
+        """The campaign's state, one of these, which it keeps until the transaction ends, as its plan stays ours.
+        Raises _Stopped."""
+        state = campaigns.still_of(db, campaign, self._node, db.LOCK if lock is None else lock)
+        if state not in states:
+            raise _Stopped
+        return state
 
     def complete(self, db: Database, campaign: Campaign, states: tuple[str, ...]) -> None:
         """Plan while the campaign is in one of these states. Raises _Stopped, and as ``stream`` does."""
@@ -78,14 +101,16 @@ class Planner:
         planned = 0
         while people := take(new, shard_size(planned)):
             planned += len(people)
-            self._release(db, campaign, index, people, states)
+            again_if_busy(partial(self._release, db, campaign, index, people, states))
+            self._released(1)
             failpoint.reach("mid_plan")
             index += 1
         failpoint.reach("after_plan")
         with db.transaction():
-            _still(db, campaign.id, states)
+            self._own(db, campaign.id, *states)
             db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", campaign.id)
             campaigns.move(db, campaign.id, "planning", "running", reason=None)
+            campaigns.explain_plan(db, campaign.id, None)
         with db.transaction():
             campaigns.finish(db, campaign.id)
         self._spool.remove(campaign.id)
@@ -94,20 +119,16 @@ class Planner:
         self, db: Database, campaign: Campaign, index: int, people: list[Planned], states: tuple[str, ...]
     ) -> None:
         with db.transaction():
-            _still(db, campaign.id, states)
+            self._own(db, campaign.id, *states, lock="")
             shards.add(db, campaign.id, index, heeded(db, campaign, people))
-            campaigns.move(db, campaign.id, "planning", "running", reason=None)
-        self._released(1)
+            # Its row is held no longer than it must be, and shared: workers who claim want it too.
+            if self._own(db, campaign.id, *states, lock=db.LOCK_SHARED) == "planning":
+                campaigns.move(db, campaign.id, "planning", "running", reason=None)
 
     def _wait(self, db: Database, campaign: Campaign, reason: str) -> None:
         with db.transaction():
-            db.execute("UPDATE fanout_campaign SET reason = %s WHERE id = %s AND planned = 0", reason, campaign.id)
-
-
-def _still(db: Database, campaign: str, states: tuple[str, ...]) -> None:
-    row = db.one("SELECT state FROM fanout_campaign WHERE id = %s", campaign)
-    if row is None or row[0] not in states:
-        raise _Stopped
+            self._own(db, campaign.id, "planning", "running")
+            campaigns.explain_plan(db, campaign.id, reason)
 
 
 def _already(db: Database, campaign: Campaign) -> Iterator[str]:

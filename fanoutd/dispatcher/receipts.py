@@ -138,8 +138,7 @@ class Receipts:
         if len(fits) > 1 or self._is_anothers(db, event, fits[0]):
             return
         with db.transaction():
-            resolve(db, fits[0].campaign, state, [openid])
-            if event["msgid"]:
+            if resolve(db, fits[0].campaign, state, [openid]) and event["msgid"]:  # and so its shard is held
                 db.execute(
                     "UPDATE fanout_delivery SET msgid = %s WHERE shard = %s AND openid = %s AND msgid IS NULL",
                     event["msgid"], fits[0].shard, openid,

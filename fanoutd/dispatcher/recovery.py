@@ -20,8 +20,9 @@ from fanoutd.times import wall_ms
 
 log = logging.getLogger(__name__)
 
-#: How long after its end a lease of another node is taken over, in milliseconds: longer than a request may take.
-TAKEN_OVER_AFTER_MS = 30_000
+#: How long after its end a lease of another node is taken over, in milliseconds: longer than a request may take that
+#: began when it still held. Together with the lease, and the pause between two sweeps, less than a minute.
+TAKEN_OVER_AFTER_MS = 15_000
 
 AtAnyRisk = Callable[[str], bool]
 """Whether an account wants custom messages repeated whose answer was never seen."""

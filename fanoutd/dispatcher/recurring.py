@@ -13,7 +13,7 @@ from fanoutd.ids import keyed_campaign_id
 from fanoutd.spool import Spool
 from fanoutd.store import Database, recurring
 from fanoutd.store.recurring import Recurring
-from fanoutd.times import iso
+from fanoutd.times import iso, local_ms
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 LATEST = 3_600_000
 
 
-def submit_due(db: Database, spool: Spool, now_ms: int) -> list[str]:
-    """Submit what is due; of several times that were missed the latest. The campaigns, which wait in the spool.
+def submit_due(db: Database, spool: Spool, config: Config, node: str, now_ms: int) -> list[str]:
+    """Submit what is due; of several times that were missed the latest. The campaigns, which are in the store.
 
     A time's campaign has a key of its own: submitted again after a crash in between it is the same one.
     """
@@ -30,7 +30,8 @@ def submit_due(db: Database, spool: Spool, now_ms: int) -> list[str]:
     for each in recurring.listed(db):
         planned = due(each, now_ms)
         if planned is not None:
-            campaign = _submit(spool, each, planned, now_ms)
+            campaign = _submit(spool, each, planned)
+            bring_in(db, spool, config, node, campaign)  # no other node would do it for one that has died here
             with db.transaction():
                 recurring.came(db, each.id, planned, campaign)
             log.info("recurring campaign %s: %s is submitted for %s", each.id, campaign, iso(planned))
@@ -44,11 +45,11 @@ def due(entry: Recurring, now_ms: int) -> int | None:
     return cron.latest(entry.cron, entry.timezone, after, now_ms)
 
 
-def _submit(spool: Spool, entry: Recurring, planned: int, now_ms: int) -> str:
+def _submit(spool: Spool, entry: Recurring, planned: int) -> str:
     document, key = entry.submission, f"{entry.id}:{iso(planned)}"
     campaign = keyed_campaign_id(document["account"], key)
     if not spool.knows(campaign):
-        spool.accept({**document, "campaign": campaign, "key": key, "cron": None, "at": now_ms}, keyed=True)
+        spool.accept({**document, "campaign": campaign, "key": key, "cron": None, "at": local_ms()}, keyed=True)
     return campaign
 
 

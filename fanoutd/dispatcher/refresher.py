@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fanoutd.config import Account, Config
-from fanoutd.dispatcher import token_advice, token_forced
+from fanoutd.dispatcher import token_advice, token_forced, token_shared
+from fanoutd.dispatcher.cluster import Hold, nobody_else
 from fanoutd.dispatcher.token_sources import READ_EVERY, Refused, fetch, source
 from fanoutd.dispatcher.token_standing import REFUSED_EVERY, Standing, due, renew_in, shown
-from fanoutd.store import Database, campaigns, meta, tokens
+from fanoutd.store import Database, again_if_busy, campaigns, meta, tokens
 from fanoutd.store.tokens import NEVER, Token
 from fanoutd.times import wall_ms
 
@@ -45,16 +47,19 @@ _UNCHANGED = "WeChat refuses the token in the table ({place}); nothing is sent u
 class Refresher:
     """``renewed(account)`` is called when the store holds a token that workers may use.
 
-    ``later(account, seconds)`` has ``check`` called then; the last word counts.
+    ``later(account, seconds)`` has ``check`` called then; the last word counts. ``hold(db, name, patience)`` says
+    whether no other node is at something of this name, and keeps it so within its block (``cluster``).
     """
 
     def __init__(
         self, config: Config, renewed: Callable[[str], None],
-        later: Callable[[str, float], None] = lambda _name, _seconds: None,
+        later: Callable[[str, float], None] = lambda _name, _seconds: None, hold: Hold = nobody_else,
     ) -> None:
         self._accounts = config.accounts
         self._renewed = renewed
         self._later = later
+        self._hold = hold
+        self._told: dict[str, str] = {}  # the token that this node's workers last heard of
         self._locks = {name: threading.Lock() for name in config.accounts}
         self._standings = {name: Standing() for name in config.accounts}
 
@@ -63,24 +68,31 @@ class Refresher:
         for name, account in self._accounts.items():
             origin = tokens.fingerprint(f"{account.app_id} {account.api_base} {account.token!r}")
             key = f"token_origin_{tokens.fingerprint(name)}"
-            before = meta.read(db, key)
-            if before == origin:
+            if meta.read(db, key) == origin:
                 continue
             with db.transaction():
-                if before is not None:
+                before = meta.hold(db, key, "")
+                if before not in ("", origin):
                     tokens.forget(db, name)
                 meta.write(db, key, origin)
 
+        if db.shared:
+            for name in self._accounts:
+                with self._turn(db, name) as mine:
+                    if mine and self._standings[name].error is not None:  # what was wrong may be configured right now
+                        self._standings[name].next_at = 0.0
+
     def shown(self, db: Database, name: str) -> dict[str, Any]:
         """As ``token.get`` answers."""
-        return shown(name, source(self._accounts[name]), tokens.load(db, name), self._standings[name], wall_ms())
+        standing = token_shared.load(db, name) if db.shared else self._standings[name]
+        return shown(name, source(self._accounts[name]), tokens.load(db, name), standing, wall_ms())
 
     def check(self, db: Database, name: str, patience: float = 0.0) -> None:
         """Fetch when there is no token, or it ends soon, or the account is in trouble; read the operator's table.
 
         ``patience``: seconds to wait for a fetch that is under way, for whoever needs what it brings.
         """
-        with self._turn(name, patience) as mine:
+        with self._turn(db, name, patience) as mine:
             if not mine:
                 return
             token, standing = tokens.load(db, name), self._standings[name]
@@ -96,14 +108,14 @@ class Refresher:
         ``reason``: not for the first time, and it has stopped; ``token`` false: it is the account that WeChat
         refuses, whatever the token.
         """
-        with self._turn(name, _PATIENCE if reason else 0.0) as mine:
+        with self._turn(db, name, _PATIENCE if reason else 0.0, _PATIENCE) as mine:
             if not mine:
                 return  # whoever fetches tells all workers; who is refused with that one asks again
             there, standing = tokens.load(db, name), self._standings[name]
             if there is not None and there.fingerprint != fingerprint and standing.usable(there, wall_ms()):
                 if not standing.fatal:
                     self._resumed(db, name)
-                self._renewed(name)
+                self._tell(name, there)
                 if reason is not None:  # the pause that it means may reach the store after this
                     self._later(name, _SOON)
             elif reason is not None:
@@ -114,9 +126,9 @@ class Refresher:
     def refresh(self, db: Database, name: str, force: bool = False) -> None:
         """Fetch at once, by an operator's word. Raises Refused."""
         account, began = self._accounts[name], time.monotonic()
-        if not self._locks[name].acquire(timeout=_PATIENCE):
-            raise Refused("a fetch is under way and takes its time; try again", fatal=False)
-        try:
+        with self._turn(db, name, _PATIENCE) as mine:
+            if not mine:
+                raise Refused("a fetch is under way and takes its time; try again", fatal=False)
             if force and source(account) == "database":
                 raise Refused("this token is read from a table and never fetched here; whoever keeps the table must "
                               "renew it", fatal=True)  # fmt: skip
@@ -126,20 +138,41 @@ class Refresher:
             if force and source(account) == "stable":
                 token_forced.note(db, name, wall_ms())
             why = self._fetch(db, name, operator=True, force=force)
-        finally:
-            self._locks[name].release()
         if why is not None:
             raise why
 
+    def follow(self, db: Database) -> None:
+        """What another node has come to: once a second, where there may be others. Raises StoreAway."""
+        for name, token in tokens.load_all(db, list(self._accounts)).items():
+            if token.fingerprint != self._told.get(name):
+                self._tell(name, token)
+                self._later(name, renew_in(token, wall_ms()))
+
     @contextmanager
-    def _turn(self, name: str, patience: float = 0.0) -> Iterator[bool]:
-        """Whether nobody else is at it: one fetch at a time."""
-        mine = self._locks[name].acquire(timeout=patience)
+    def _turn(self, db: Database, name: str, patience: float = 0.0, elsewhere: float | None = None) -> Iterator[bool]:
+        """Whether nobody else is at it: one fetch at a time. ``elsewhere``: patience with other nodes, if another."""
+        if not self._locks[name].acquire(timeout=patience):
+            yield False
+            return
         try:
-            yield mine
+            lease = f"token {tokens.fingerprint(name)}"
+            with self._hold(db, lease, patience if elsewhere is None else elsewhere) as mine:
+                if not (mine and db.shared):
+                    yield mine
+                    return
+                self._standings[name] = before = token_shared.load(db, name)
+                before = replace(before)
+                yield True
+                if self._standings[name] != before:
+                    with db.transaction():
+                        token_shared.save(db, name, self._standings[name])
         finally:
-            if mine:
-                self._locks[name].release()
+            self._locks[name].release()
+
+    def _tell(self, name: str, token: Token) -> None:
+        """Workers of this node."""
+        self._told[name] = token.fingerprint
+        self._renewed(name)
 
     def _replace(self, db: Database, name: str, there: Token | None) -> None:
         """There is none that is good; ``there`` is the one that was refused."""
@@ -200,8 +233,7 @@ class Refresher:
         standing = self._standings[name]
         dead = old.text if old is not None and (killed or standing.refuses(old)) else ""
         if token != old:
-            with db.transaction():
-                tokens.save(db, name, token, dead)
+            again_if_busy(partial(_keep, db, name, token, dead))  # of its own: a repeat of more would fetch once more
         token = tokens.load(db, name) or token  # or a newer one that somebody else has kept
         self._standings[name] = Standing(
             fetched_at=time.monotonic(), replaced_at=standing.replaced_at, probes=standing.probes,
@@ -213,7 +245,7 @@ class Refresher:
             life = "" if token.expires_at == NEVER else f", good for {(token.expires_at - wall_ms()) // 1000} s"
             log.info("account %s: token %s from %s%s", name, token.fingerprint, source(self._accounts[name]), life)
         if changed or resumed or standing.error is not None:
-            self._renewed(name)
+            self._tell(name, token)
         self._later(name, renew_in(token, wall_ms()))
 
     def _failed(self, db: Database, name: str, why: Refused) -> None:
@@ -238,12 +270,18 @@ class Refresher:
         """Campaigns that stopped for want of a token go on by themselves; says whether there were any."""
         with db.transaction():
             campaigns.well_again(db, name, "token")
-            stopped = _paused(db, name)
+            stopped = _paused(db, name, db.LOCK)  # an operator may be pausing one of them for longer
             for each in stopped:
                 campaigns.move(db, each, "paused", "running", cause=None, reason=None)
         return bool(stopped)
 
 
-def _paused(db: Database, name: str) -> list[str]:
+def _keep(db: Database, name: str, token: Token, dead: str) -> None:
+    with db.transaction():
+        tokens.save(db, name, token, dead)
+
+
+def _paused(db: Database, name: str, lock: str = "") -> list[str]:
     """The account's campaigns that wait for a token."""
-    return [each.id for each in campaigns.in_states(db, "paused") if each.account == name and each.cause == "token"]
+    found = campaigns.in_states(db, "paused", lock=lock)
+    return [each.id for each in found if each.account == name and each.cause == "token"]

@@ -3,20 +3,23 @@
 The store says how far it had come when it was saved; the journals, kept for two days after they are settled, say
 what was sent since. A person is found in them by shard and place, and by the openid's tag at that place; where a plan
 was made anew and people have other places, by the tag alone.
+
+Each node reads its own journals. A campaign goes on when those of all that may have sent have been read; a node that is
+not there is waited for, since nobody else knows whom it sent to.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fanoutd.journal import in_use, kept, tag
 from fanoutd.outcome import LONG_AGO, OPEN, Progress, State, channel_number
-from fanoutd.store import Database, campaigns, shards
-from fanoutd.store.campaigns import Campaign
+from fanoutd.store import Database, StoreBusy, campaigns, shards
+from fanoutd.store.campaigns import Campaign, Heard
 from fanoutd.store.shards import Person, Result, Shard
 from fanoutd.testimony import Call, Testimony, read, replay
 
@@ -42,17 +45,26 @@ class Past:
     """who -> how many people of the campaign have this tag, of strays."""
 
 
-def repair(db: Database, journals: Path, node: str, campaign: Campaign) -> int:
-    """Bring the people of a fully planned campaign up to what the journals know; how many were changed.
+def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: Collection[str] = ()) -> int:
+    """Bring the people of a fully planned campaign up to what this node's journals know; how many were changed.
 
-    It is this node's from here on: the one that planned it may be the original of which we are a copy.
-    All in one transaction: killed in the middle, it has not begun.
+    When those of the ``others`` were read too it goes on, and is this node's from here on: the one that planned it may
+    be the original of which we are a copy. All in one transaction: killed in the middle, it has not begun.
     """
     channels = tuple(channel_number(c) for c in campaign.definition["channels"])
     changed = 0
+    seen = {each.id: each for each in shards.of_campaign(db, campaign.id)}
+    past = _read_all(journals, campaign, seen)  # before the transaction: nobody waits for our reading
     with db.transaction():
-        there = {each.id: each for each in shards.of_campaign(db, campaign.id)}
-        past = _read_all(journals, campaign, there)
+        there = {each.id: each for each in shards.of_campaign(db, campaign.id, db.LOCK)}
+        if {id: each.token for id, each in there.items()} != {id: each.token for id, each in seen.items()}:
+            raise StoreBusy(f"campaign {campaign.id} has changed meanwhile")
+        before_us = campaigns.heard(db, campaign.id, db.LOCK) or Heard()
+        tokens = past.tokens | Counter(before_us.tokens)
+        heard = Heard(before_us.nodes | {node}, tokens)
+        missing = sorted(set(others) - heard.nodes)
+        if not missing:
+            _find_silent(past, there, tokens)
         _find_strays(db, past, there)
         for shard in there.values():
             results = []
@@ -60,9 +72,18 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign) -> int:
                 after = _after(past, shard, person, channels)
                 if after != person.progress:
                     results.append((person, after))
-            _write(db, shard, past.tokens[shard.id], results)
+            if missing:
+                _write_part(db, past, shard, results)
+            else:
+                _write(db, shard, tokens[shard.id], results)
             changed += len(results)
+        if missing:
+            campaigns.hear(db, campaign.id, heard, _waits_for(missing))
+            log.warning("campaign %s: %d people changed; %s", campaign.id, changed, _waits_for(missing))
+            return changed
+        campaigns.hear(db, campaign.id, None)
         campaigns.take_in_hand(db, campaign.id, node)
+        campaigns.let_go_on(db, campaign.id)
         if campaign.state == "paused":
             before = campaigns.before_pause(db, campaign)
             campaigns.move(db, campaign.id, "paused", before, cause=None, reason=None)
@@ -85,6 +106,13 @@ def _read_all(journals: Path, campaign: Campaign, there: dict[int, Shard]) -> Pa
             said.reliable = False
         _take_in(past, said, tag(campaign.id), there)
     return past
+
+
+def _find_silent(past: Past, there: dict[int, Shard], told: Mapping[int, int]) -> None:
+    """A lease that the store knows and nobody's journal: whoever had it may have sent to whom it had claimed."""
+    for shard in there.values():
+        if shard.leased and told.get(shard.id, 0) < shard.token:
+            past.silent[shard.id] = max(past.silent[shard.id], shard.token)
 
 
 def _take_in(past: Past, said: Testimony, campaign: int, there: dict[int, Shard]) -> None:
@@ -145,13 +173,35 @@ def _in_silence(past: Past, shard: Shard, person: Person) -> bool:
     return token > shard.token or (token == shard.token > person.attempt and person.pos < shard.next)
 
 
+def _waits_for(nodes: Collection[str]) -> str:
+    return (
+        f"its repair waits for the journals of node {', '.join(nodes)}, which tell whom that has sent to: start it, or "
+        "cancel the campaign"
+    )
+
+
+def _write_part(db: Database, past: Past, shard: Shard, results: list[tuple[Person, Progress]]) -> None:
+    """What this node knows. Who was called under a later lease is told by the node that had it: so each row bears the
+    token of the last call that is in it, and the shard's stays."""
+    by_token: dict[int, list[tuple[Person, Progress]]] = {}
+    for person, after in results:
+        known = past.calls.get((shard.id, person.pos, tag(person.openid)), {})
+        by_token.setdefault(max(known, default=person.attempt), []).append((person, after))
+    for token, some in by_token.items():
+        _correct(db, shard.id, token, some)
+    shards.recount(db, shard.id)
+
+
 def _write(db: Database, shard: Shard, token: int, results: list[tuple[Person, Progress]]) -> None:
     """The shard is free then, and its token beyond every lease that there ever was."""
-    newest = shards.retake(db, shard.id, token)
+    _correct(db, shard.id, shards.retake(db, shard.id, token), results)
+    shards.recount(db, shard.id)
+
+
+def _correct(db: Database, shard: int, token: int, results: list[tuple[Person, Progress]]) -> None:
     refused: list[Result] = [
         (person.pos, replace(person.progress, state=State.PENDING))
         for person, _ in results if person.progress.state is State.FAILED
     ]  # fmt: skip
-    shards.correct(db, shard.id, newest, refused)
-    shards.correct(db, shard.id, newest, [(person.pos, after) for person, after in results])
-    shards.recount(db, shard.id)
+    shards.correct(db, shard, token, refused)
+    shards.correct(db, shard, token, [(person.pos, after) for person, after in results])

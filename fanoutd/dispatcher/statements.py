@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 
-from fanoutd.config import sqlite_path
+from fanoutd.config import mysql_url, sqlite_path
+from fanoutd.dispatcher.operator_db import OperatorDatabaseAway
 from fanoutd.errors import FanoutdError
 from fanoutd.sqltext import names, to_sqlite
 
@@ -26,9 +27,14 @@ class NotRun(FanoutdError):
 def run(url: str, statement: str, values: Values) -> int:
     """Run it in a transaction of its own; how many rows it changed. What has no value is NULL. Raises NotRun."""
     path = sqlite_path(url)
-    if path is None:
-        raise NotRun("the database is no SQLite file, and this version writes to no other")
     given = {name: values.get(name) for name in names(statement)}
+    if path is None:
+        from fanoutd.dispatcher import operator_mysql  # PyMySQL only where it is needed
+
+        try:
+            return operator_mysql.run(mysql_url.parse(url), statement, given, TIMEOUT)
+        except OperatorDatabaseAway as e:
+            raise NotRun(str(e)) from None
     end = time.monotonic() + TIMEOUT
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=TIMEOUT)) as link:

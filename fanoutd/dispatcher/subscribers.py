@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from fanoutd.config import Account, Config, hooks
+from fanoutd.dispatcher.cluster import Hold, nobody_else
 from fanoutd.dispatcher.followers import Followers, synced
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.dispatcher.refresher import Refresher
@@ -26,10 +27,10 @@ DONE: Mapping[str, Any] = {}
 class Subscribers:
     """Each method takes the thread's connection and the params as ``master.carried`` leaves them. Raises RpcError."""
 
-    def __init__(self, config: Config, refresher: Refresher) -> None:
+    def __init__(self, config: Config, refresher: Refresher, hold: Hold = nobody_else) -> None:
         self._config = config
         self._hooks = hooks(config.audiences.values())
-        self._followers = Followers(refresher, self._hooks)
+        self._followers = Followers(refresher, self._hooks, hold)
 
     def account(self, params: Params) -> Account:
         try:
@@ -59,7 +60,7 @@ class Subscribers:
         at = wall if params["at"] is None else params["at"]
         with db.transaction():
             joins = event == "subscribe" and synced(db, account)
-            before = subscribers.get(db, account, openid)
+            before = subscribers.get(db, account, openid, db.LOCK)
 
             def heard(known: Standing) -> Standing | None:
                 after = happened(known, event, at, wall, self._config.windows)

@@ -12,8 +12,8 @@ from fanoutd.store import Database, meta, tokens
 def note(db: Database, account: str, now: int) -> None:
     """One more at ``now``, milliseconds since 1970. Raises Refused when WeChat would not do it."""
     name = f"token_forced_{tokens.fingerprint(account)}"
-    before = json.loads(meta.read(db, name) or "[]")
-    if words := too_often(before, now):
-        raise Refused(words, fatal=True)
     with db.transaction():
+        before = json.loads(meta.hold(db, name, "[]"))
+        if words := too_often(before, now):
+            raise Refused(words, fatal=True)
         meta.write(db, name, json.dumps([*before, now][-FORCED_A_DAY:]))

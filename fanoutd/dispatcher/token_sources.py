@@ -7,9 +7,7 @@ stable and a classic token live side by side (by WeChat's page on stable tokens)
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import datetime
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
@@ -17,21 +15,25 @@ from zoneinfo import ZoneInfo
 
 import requests
 
-from fanoutd.config import Account, TokenQuery, sqlite_path
+from fanoutd.config import Account, TokenQuery
 from fanoutd.dispatcher import token_advice
-from fanoutd.dispatcher.operator_db import OperatorDatabaseAway, read_only
-from fanoutd.sqltext import to_sqlite
+from fanoutd.dispatcher.operator_db import OperatorDatabaseAway, select
 from fanoutd.store.tokens import NEVER, Token
 from fanoutd.times import iso, wall_ms
 
 #: While the operator's table has no token that can be used it is read again after so many seconds.
 READ_EVERY = 5.0
+#: Seconds that its database may take for an answer.
+_PATIENCE = 10.0
 
 #: It goes into a URL as it is; WeChat's have letters, digits, - and _ .
 _TOKEN = re.compile(r"[A-Za-z0-9._~!*-]{1,2048}")
 
 #: Columns of the operator's query that are not the token.
 _EXPIRY = ("expires_at", "expires_in")
+
+#: Seconds since 1970 as text.
+_SECONDS = re.compile(r"\d+(\.\d*)?")
 
 #: Seconds that no token lives: WeChat's have 7,200 at most, and may change.
 _LONGEST = 10**9
@@ -131,15 +133,12 @@ def from_table(account: Account, query: TokenQuery) -> Token:
     """
     place = f"[account.{account.name}.token]"
     try:
-        with closing(read_only(query.database)) as link:
-            cursor = link.execute(to_sqlite(query.query), {"account": account.name})
-            columns, row = [each[0] for each in cursor.description or ()], cursor.fetchone()
+        found = select(query.database, query.query, {"account": account.name}, _PATIENCE)
+        row = next(found.rows, None)
     except OperatorDatabaseAway as e:
-        raise Refused(f"{place} {e}", fatal=sqlite_path(query.database) is None, wait=READ_EVERY) from None
-    except sqlite3.Error as e:
-        raise Refused(f"{place} {sqlite_path(query.database)}: {e}", fatal=False, wait=READ_EVERY) from None
+        raise Refused(f"{place} {e}", fatal=False, wait=READ_EVERY) from None
     try:
-        return _row(columns, row, wall_ms(), account.timezone)
+        return _row(found.columns, row, wall_ms(), account.timezone)
     except ValueError as e:
         raise Refused(f"{place} query: {e}", fatal=False, wait=READ_EVERY) from None
 
@@ -163,7 +162,7 @@ def _end(named: dict[str, Any], at: int, timezone: str) -> int:
         return at + int(_number(left, "expires_in") * 1000)
     if (end := named.get("expires_at")) is None:
         return NEVER
-    if isinstance(end, str) and not end.strip().isdecimal():
+    if isinstance(end, str) and not _SECONDS.fullmatch(end.strip()):
         return _moment(end, timezone)
     seconds = _number(end, "expires_at")
     return int(seconds if seconds >= _MILLISECONDS else seconds * 1000)

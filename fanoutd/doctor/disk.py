@@ -17,6 +17,7 @@ from pathlib import Path
 from fanoutd.config import Config, sqlite_path
 from fanoutd.doctor.findings import Finding, fail, ok, warn
 from fanoutd.promise import EXACT, file_system, promise
+from fanoutd.store import StoreAway, open_store
 
 _FSYNCS = 20
 #: Milliseconds for one fsync beyond which a window's claim is felt.
@@ -39,11 +40,25 @@ def state_dir(config: Config) -> Iterator[Finding]:
     open_ones = [path for path in _private(folder) if stat.S_IMODE(path.stat().st_mode) & 0o007]
     for path in open_ones:
         yield fail("state directory", f"{path} may be read by everybody; openids are in it", f"chmod o= {path}")
-    kept = promise(folder, sqlite_path(config.store_url))
+
+
+def in_force(config: Config) -> Iterator[Finding]:
+    """The promise that disk and store together can keep."""
+    folder = config.daemon.state_dir
+    if not folder.is_dir():
+        return
+    kept, mend = promise(folder, sqlite_path(config.store_url)), "[daemon] state_dir: choose a folder on a local disk"
+    if kept == EXACT and sqlite_path(config.store_url) is None:
+        try:
+            db = open_store(config.store_url)
+        except StoreAway:
+            return  # that is said already, and what it would keep cannot be
+        with db.closing():
+            kept, mend = promise(folder, None, db.durability()), "set it as docs/mysql.md says"
     if kept == EXACT:
         yield ok("promise", f"exact: {folder} is on {file_system(folder) or 'an unknown file system'}")
     else:
-        yield warn("promise", kept, "[daemon] state_dir: choose a folder on a local disk")
+        yield warn("promise", kept, mend)
 
 
 def _private(folder: Path) -> Iterator[Path]:

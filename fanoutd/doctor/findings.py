@@ -40,8 +40,8 @@ def examine(config: Config) -> Iterator[Finding]:
 
     checks: tuple[tuple[str, Check], ...] = (
         ("state directory", disk.state_dir), ("fsync", disk.fsync), ("room", disk.room), ("limits", disk.limits),
-        ("store", store.store), ("clock", network.clock), ("API", network.api), ("mail", network.mail),
-        ("daemon", daemon.daemon),
+        ("store", store.store), ("promise", disk.in_force), ("clock", network.clock), ("API", network.api),
+        ("mail", network.mail), ("daemon", daemon.daemon),
     )  # fmt: skip
     for what, check in checks:
         try:

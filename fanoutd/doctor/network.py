@@ -26,7 +26,7 @@ _SMTP_TIMEOUT = 5.0
 def clock(config: Config) -> Iterator[Finding]:
     path = sqlite_path(config.store_url)
     if path is None or not path.exists():
-        return
+        return  # a server's is looked at with the rest of it
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as link:
         apart = abs(link.execute(f"SELECT {SqliteDatabase.NOW_MS}").fetchone()[0] / 1000 - time.time())
     if apart > _STORE_APART:

@@ -253,11 +253,12 @@ class Children:
 
     # ---- they are made to go
 
-    def stop(self, slot: Slot, kill_at: float) -> None:
-        """Ask it to finish what is on the wire and to end; it is killed if it has not by then."""
+    def stop(self, slot: Slot, kill_at: float, last: bool = False) -> None:
+        """Ask it to finish what is on the wire and to end; it is killed if it has not by then. ``last``: nobody takes
+        its place."""
         if not slot.empty and slot.state is not State.DRAINING:
             slot.stop(kill_at)
-            self.send(slot, {"t": "stop"})
+            self.send(slot, {"t": "stop", "last": last})
 
     def quit(self, kill_at: float) -> None:
         """Ask all to end at once."""

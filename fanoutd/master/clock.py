@@ -41,7 +41,8 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """For the status: times are ISO 8601, ``result`` is null (never ran), ``ok`` or what went wrong."""
+    """For the status: times are ISO 8601, ``result`` is null (never ran), ``ok``, ``not the leader`` (another
+    node does it) or what went wrong."""
 
     name: str
     next: str | None
@@ -61,11 +62,11 @@ class _Names(BaseExecutor):  # type: ignore[misc]
     def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
         self.waiting.append(Due(next(self._numbers), job.id, run_times[-1]))
 
-    def finish(self, due: Due, error: str | None) -> None:
+    def finish(self, due: Due, error: str | None, said: str | None) -> None:
         """Give the job's slot back and tell the listeners; ``_run_job_error`` would only log."""
         code = EVENT_JOB_EXECUTED if error is None else EVENT_JOB_ERROR
         failure = None if error is None else RuntimeError(error)
-        event = JobExecutionEvent(code, due.name, "default", due.run_time, exception=failure)
+        event = JobExecutionEvent(code, due.name, "default", due.run_time, retval=said, exception=failure)
         self._run_job_success(due.name, [event])
 
 
@@ -157,11 +158,12 @@ class Clock:
         """When to poll again, at the latest."""
         return float(self._scheduler.due)
 
-    def finished(self, number: int, error: str | None) -> None:
-        """The dispatcher's word on a job. One of a dispatcher that has died since is not known any more."""
+    def finished(self, number: int, error: str | None, said: str | None = None) -> None:
+        """The dispatcher's word on a job: why it failed, or what there was to say when all is well. One of a
+        dispatcher that has died since is not known any more."""
         due = self._names.handed.pop(number, None)
         if due:
-            self._names.finish(due, error)
+            self._names.finish(due, error, said)
 
     def lost(self, words: str, again: bool = False) -> None:
         """Nobody will speak for the jobs that were handed over; ``again``: the next dispatcher gets them."""
@@ -194,7 +196,7 @@ class Clock:
         return JobView(job.id, _iso(job.next_run_time), _iso(last), result)
 
     def _ended(self, event: Any) -> None:
-        words = "ok" if event.exception is None else str(event.exception)
+        words = event.retval or "ok" if event.exception is None else str(event.exception)
         self._results[event.job_id] = (datetime.now(UTC), words)
 
     def _follow_steps(self, now: float) -> None:

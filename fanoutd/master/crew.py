@@ -316,7 +316,7 @@ class Crew:
                 self._children.stop(slot, kill_at)
 
     def stop_dispatcher(self, kill_at: float) -> None:
-        self._children.stop(self.dispatcher, kill_at)
+        self._children.stop(self.dispatcher, kill_at, last=True)
 
     def tell_workers(self, message: Message) -> None:
         """All of them, those that give way too."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from fanoutd import log, times
 from fanoutd.config import Config
-from fanoutd.errors import FanoutdError
+from fanoutd.errors import BadConfig, FanoutdError
 from fanoutd.master import signals
 from fanoutd.master.asks import Asks
 from fanoutd.master.children import Children, End, in_words
@@ -60,6 +60,7 @@ class Master:
         self._parts = parts
         self._notify = notify
         self._failure: str | None = None
+        self._refused: str | None = None  # why the store is not for this program
         self._selector = DefaultSelector()
         self._selector.register(parts.signals, EVENT_READ, lambda _events: None)
         self._first = FirstGeneration(now)
@@ -97,6 +98,8 @@ class Master:
             self._forgive(now)
             self._tick(now)
             self._reconcile(now)
+        if self._refused is not None:
+            raise BadConfig(self._refused)
         if self._failure is not None:
             raise FanoutdError(self._failure)
         return 0
@@ -169,7 +172,7 @@ class Master:
     def _reconcile(self, now: float) -> None:
         if self._ending.running:
             self._orders.work(now)
-            self._failure = self._first.hopeless(now)
+            self._failure = self._refused or self._first.hopeless(now)
             if self._failure is not None:
                 _log.error("%s", self._failure)
                 self._ending.want(Phase.QUITTING, set(), now)
@@ -227,6 +230,9 @@ class Master:
         self._intake.stop_accepting()
 
     def _hear(self, slot: Slot, message: dict[str, Any]) -> None:
+        if slot.role == "dispatcher" and message["t"] == "refused":
+            self._refused = str(message["error"])
+            return
         self._post.hear(slot, message)
         if slot.role == "worker" and message["t"] == "ready" and not self._first.ready:
             self._first.got_ready()

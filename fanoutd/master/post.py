@@ -93,7 +93,7 @@ class Post:
         self._asks.answered(message)
 
     def _job(self, _slot: Slot, message: Message) -> None:
-        self._clock.finished(message["n"], message.get("error"))
+        self._clock.finished(message["n"], message.get("error"), message.get("said"))
 
     def _to_dispatcher(self, _slot: Slot, message: Message) -> None:
         self._children.send(self._crew.dispatcher, message)

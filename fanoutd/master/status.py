@@ -34,7 +34,7 @@ def without_dispatcher(store_url: str) -> dict[str, Any]:
     kind = "mysql" if store_url.startswith("mysql:") else "sqlite"
     return {
         "promise": None,
-        "store": {"kind": kind, "ok": False, "latency_ms": None},
+        "store": {"kind": kind, "ok": False, "latency_ms": None, "error": None},
         "accounts": [],
         "shards": {"pending": None, "leased": None},
         "nodes": [],

@@ -113,11 +113,7 @@ def _audience(params: Params, config: Config) -> Audience:
     if not config.audiences and params.get("audience") is None:
         raise invalid("openids", "must be given: no audience is configured")
     with _refusing("audience"):
-        audience = config.pick("audience", read.text(params, "audience", _LONGEST_LABEL))
-    for each in (audience, config.audiences.get(audience.exclude or "")):
-        if each and (each.database or config.store_url).startswith("mysql:"):
-            raise invalid("audience", f"{each.name!r} is in MySQL, which is not in this version yet")
-    return audience
+        return config.pick("audience", read.text(params, "audience", _LONGEST_LABEL))
 
 
 def _listed(params: Params) -> tuple[list[str] | None, str | None, bool]:

@@ -125,6 +125,10 @@ class Database(ABC):
     def has_table(self, name: str) -> bool: ...
 
     @abstractmethod
+    def tables(self) -> set[str]:
+        """Those whose names begin as ours do."""
+
+    @abstractmethod
     def migrating(self) -> AbstractContextManager[None]:
         """For changes to the tables: one process at a time, and all or nothing where the database can."""
 

@@ -14,7 +14,7 @@ def take(db: Database, name: str, owner: str, term_ms: int) -> int | None:
 
     An owner's lease that has not ended is its own: whoever had it in that name before is gone.
     """
-    row = db.one("SELECT owner, token, until FROM fanout_lease WHERE name = %s", name)
+    row = db.one(f"SELECT owner, token, until > {db.NOW_MS} FROM fanout_lease WHERE name = %s", name)
     if row is None:
         try:
             db.execute(
@@ -24,6 +24,8 @@ def take(db: Database, name: str, owner: str, term_ms: int) -> int | None:
         except StoreBusy:  # somebody was faster
             return None
         return 1
+    if row[0] != owner and row[2]:
+        return None
     token = int(row[1])
     got = db.execute(
         f"UPDATE fanout_lease SET owner = %s, token = token + 1, until = {db.NOW_MS} + %s "

@@ -12,3 +12,9 @@ def read(db: Database, name: str) -> str | None:
 
 def write(db: Database, name: str, value: str) -> None:
     db.upsert("fanout_meta", {"name": name}, {"value": value})
+
+
+def hold(db: Database, name: str, initial: str) -> str:
+    """The value, ``initial`` where there was none, for whoever changes it: others wait until the transaction ends."""
+    db.upsert("fanout_meta", {"name": name}, {"value": initial}, also="value = fanout_meta.value")
+    return read(db, name) or ""

@@ -47,11 +47,17 @@ _SESSION = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 )
 
-#: How long one node waits for another's change to the tables, in seconds.
-_MIGRATION = 60
+#: How long one node waits for another's change to the tables, in seconds; asked for in steps, each of which ends before
+#: the connection looks dead.
+_MIGRATION, _STEP = 60, 5
 
 #: What CREATE and ALTER say of a thing that is there: table, column, index. MySQL cannot undo them with a transaction.
 _THERE_ALREADY = (ER.TABLE_EXISTS_ERROR, ER.DUP_FIELDNAME, ER.DUP_KEYNAME)
+
+#: What decides whether a commit outlives the server's process, and its machine.
+_DURABLE = (
+    "innodb_flush_log_at_trx_commit", "innodb_flush_method", "innodb_doublewrite", "log_bin", "sync_binlog",
+)  # fmt: skip
 
 #: openids are told apart by case, as WeChat does.
 _TABLE = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
@@ -126,11 +132,17 @@ class MysqlDatabase(Database):
             "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s", name
         ))  # fmt: skip
 
+    def tables(self) -> set[str]:
+        return {row[0] for row in self.rows(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
+            "AND SUBSTRING(table_name, 1, 7) = 'fanout_'"
+        )}  # fmt: skip
+
     @contextmanager
     def migrating(self) -> Iterator[None]:
         # A server's locks are one name space: two stores on it do not wait for each other.
         name = f"fanoutd-{hashlib.blake2b(self._server.database.encode(), digest_size=8).hexdigest()}"
-        if self.one(f"SELECT GET_LOCK(%s, {_MIGRATION})", name) != (1,):
+        if not any(self.one(f"SELECT GET_LOCK(%s, {_STEP})", name) == (1,) for _ in range(_MIGRATION // _STEP)):
             raise StoreAway(f"store {self.place}: another node has been changing the tables for {_MIGRATION} s")
         try:
             yield
@@ -147,13 +159,22 @@ class MysqlDatabase(Database):
                     raise
 
     def durability(self) -> str | None:
-        row = self.one("SELECT @@innodb_flush_log_at_trx_commit, @@innodb_doublewrite")
-        flush, twice = (str(each) for each in row or ("", ""))
-        if flush != "1":
-            return f"survives kill -9, not a power cut: innodb_flush_log_at_trx_commit is {flush} at {self.place}"
-        if twice in ("0", "OFF"):
-            return f"survives kill -9, not every power cut: innodb_doublewrite is off at {self.place}"
-        return None
+        rows = self.rows(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({holes(len(_DURABLE))})", *_DURABLE)
+        has = {name.lower(): str(value).lower() for name, value in rows}
+        flush, method = has.get("innodb_flush_log_at_trx_commit"), has.get("innodb_flush_method")
+        name, what = None, "survives kill -9, not a power cut at the store's server"
+        if flush == "0":
+            what = "survives kill -9 of fanoutd, not the death of the store's server"
+        if flush not in ("1", "3"):  # 3 is MariaDB's, and a sync more
+            name = "innodb_flush_log_at_trx_commit"
+        elif method in ("nosync", "littlesync"):
+            name = "innodb_flush_method"
+        elif has.get("log_bin") == "on" and has.get("sync_binlog") != "1" and flush != "3":
+            # A commit is then synced as prepared, and after a power cut it is kept only if the binary log has it.
+            name = "sync_binlog"
+        elif has.get("innodb_doublewrite") in ("0", "off", "detect_only"):
+            name, what = "innodb_doublewrite", "survives kill -9, not every power cut at the store's server"
+        return name and f"{what}: {name} is {has.get(name, 'not known')} at {self.place}"
 
     def set_patience(self, seconds: int) -> None:
         self.execute(f"SET innodb_lock_wait_timeout = {int(seconds)}")

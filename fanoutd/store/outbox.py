@@ -6,7 +6,7 @@ Written in the transaction that makes it due, so that no crash forgets it; worke
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ class Errand:
     name: str
     payload: dict[str, Any]
     tries: int
+    due: int = 0
 
 
 def add(db: Database, name: str, payload: dict[str, Any]) -> None:
@@ -38,10 +39,29 @@ def due(db: Database, limit: int = 100, names: Sequence[str] = ()) -> list[Erran
     """Those whose time has come, oldest first; only those of these names, if there are any."""
     named = f" AND name IN ({holes(len(names))})" if names else ""
     rows = db.rows(
-        f"SELECT id, name, payload, tries FROM fanout_outbox WHERE due <= {db.NOW_MS}{named} ORDER BY due, id LIMIT %s",
+        f"SELECT id, name, payload, tries, due FROM fanout_outbox WHERE due <= {db.NOW_MS}{named} "
+        "ORDER BY due, id LIMIT %s",
         *names, limit,
     )  # fmt: skip
-    return [Errand(id, name, json.loads(payload), tries) for id, name, payload, tries in rows]
+    return [Errand(id, name, json.loads(payload), tries, due) for id, name, payload, tries, due in rows]
+
+
+def take(db: Database, errand: Errand, ms: int) -> bool:
+    """Have it for so long: nobody else is given it before, on whatever node. False: somebody was faster, or it is done.
+
+    One statement, in no transaction.
+    """
+    return db.execute(
+        f"UPDATE fanout_outbox SET due = {db.NOW_MS} + %s WHERE id = %s AND due = %s", ms, errand.id, errand.due
+    ) == 1  # fmt: skip
+
+
+def keep(db: Database, ids: Collection[int], ms: int) -> None:
+    """Have those that are under way for so long from now. One statement."""
+    if ids:
+        db.execute(
+            f"UPDATE fanout_outbox SET due = {db.NOW_MS} + %s WHERE id IN ({holes(len(ids))})", ms, *ids
+        )  # fmt: skip
 
 
 def done(db: Database, errand: Errand) -> None:
@@ -56,12 +76,12 @@ def settled(db: Database, errand: Errand, names: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def has_later(db: Database, errand: Errand, names: Sequence[str]) -> bool:
-    """Whether another of these names with the same payload was added after it."""
-    return db.one(
-        f"SELECT 1 FROM fanout_outbox WHERE id > %s AND payload = %s AND name IN ({holes(len(names))}) LIMIT 1",
+def superseded(db: Database, errand: Errand, names: Sequence[str]) -> bool:
+    """Whether another of these names with the same payload was added after it, or has been settled already."""
+    return db.rows(
+        f"SELECT id FROM fanout_outbox WHERE id >= %s AND payload = %s AND name IN ({holes(len(names))}) LIMIT 2",
         errand.id, json.dumps(errand.payload, ensure_ascii=False), *names,
-    ) is not None  # fmt: skip
+    ) != [(errand.id,)]  # fmt: skip
 
 
 def pause(errand: Errand) -> int:

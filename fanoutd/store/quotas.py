@@ -262,11 +262,21 @@ def cap(db: Database, account: str, channel: int, at_ms: int, calls: int | None)
 def tidy(db: Database, at_ms: int, nobody_claimed: bool) -> None:
     """Drop old days; whoever has no shard intends nothing, and its count is put with those of others like it."""
     today = day(at_ms)
-    for table in ("fanout_quota", "fanout_quota_part"):
-        db.execute(f"DELETE FROM {table} WHERE day < %s", today - _KEPT_DAYS)
+    db.execute("DELETE FROM fanout_quota WHERE day < %s", today - _KEPT_DAYS)
+    # By key: a search through the table would wait for every worker's row.
+    kept = today - _KEPT_DAYS
+    for old in db.rows("SELECT DISTINCT account, channel, day FROM fanout_quota_part WHERE day < %s", kept):
+        db.execute("DELETE FROM fanout_quota_part WHERE account = %s AND channel = %s AND day = %s", *old)
     if nobody_claimed:
         db.execute("UPDATE fanout_quota SET intended = 0 WHERE intended <> 0")
-        db.execute("UPDATE fanout_quota_part SET intended = 0 WHERE intended <> 0 AND owner = ''")
+        for left_over in db.rows(
+            "SELECT account, channel, day FROM fanout_quota_part WHERE intended <> 0 AND owner = ''"
+        ):
+            db.execute(
+                "UPDATE fanout_quota_part SET intended = 0 WHERE account = %s AND channel = %s AND day = %s "
+                "AND owner = ''",
+                *left_over,
+            )  # fmt: skip
     _put_together(db, today)
 
 

@@ -40,8 +40,11 @@ def listed(db: Database) -> list[Recurring]:
 
 
 def came(db: Database, id: str, at: int, campaign: str) -> None:
-    """The campaign of this planned time was submitted."""
-    db.execute("UPDATE fanout_recurring SET last_at = %s, last_campaign = %s WHERE id = %s", at, campaign, id)
+    """The campaign of this planned time was submitted; never an earlier one after a later one."""
+    db.execute(
+        "UPDATE fanout_recurring SET last_at = %s, last_campaign = %s WHERE id = %s AND COALESCE(last_at, 0) <= %s",
+        at, campaign, id, at,
+    )  # fmt: skip
 
 
 def remove(db: Database, id: str) -> bool:

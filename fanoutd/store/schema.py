@@ -11,6 +11,8 @@ from fanoutd.errors import BadConfig
 from fanoutd.store import meta
 from fanoutd.store.database import Database
 
+_META = "CREATE TABLE fanout_meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value TEXT NOT NULL)"
+
 #: Deliveries are clustered by (shard, pos) and have no further index: a state that changes would
 #: have to be moved in it with every send. Counters stand on the shard row, never counted.
 _V1 = (
@@ -132,12 +134,15 @@ _V3 = (
         last_campaign VARCHAR(64))""",
 )
 
-#: Of several machines on one store: who they are (`secret` tells two of one name apart), and what one of them does
-#: for all (`token` rises with each new holder). Times are the database's.
+#: Of several machines on one store: who they are (`secret` tells two of one name apart,
+#: `boot` two that start from one disk's image), and what one of them does
+#: for all (`token` rises with each new holder). Times are the database's. `resumes` counts how often a campaign was
+#: let go on: who sees another number forgets what it had against it. `heard` is for `repair`: whose journals were read.
 _V4 = (
     """CREATE TABLE fanout_node (
         node VARCHAR(64) NOT NULL PRIMARY KEY,
         secret VARCHAR(64) NOT NULL,
+        boot VARCHAR(36) NOT NULL DEFAULT '',
         version VARCHAR(32) NOT NULL,
         workers INTEGER NOT NULL DEFAULT 0,
         joined_at BIGINT NOT NULL,
@@ -148,6 +153,8 @@ _V4 = (
         owner VARCHAR(64) NOT NULL,
         token BIGINT NOT NULL,
         until BIGINT NOT NULL)""",
+    "ALTER TABLE fanout_campaign ADD COLUMN resumes INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE fanout_campaign ADD COLUMN heard TEXT",
     """CREATE TABLE fanout_round (
         owner VARCHAR(96) NOT NULL PRIMARY KEY,
         number BIGINT NOT NULL,
@@ -182,6 +189,27 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4)
 VERSION = len(MIGRATIONS)
 
 
+#: In fanout_meta, in place of the version, while another store's rows are copied into this one.
+UNFINISHED = "copying"
+
+
+def everything() -> tuple[str, ...]:
+    """The statements that make a store of this version."""
+    return (_META, *(statement for migration in MIGRATIONS for statement in migration))
+
+
+def define_all(db: Database) -> None:
+    """Make every table. The store has no version then, and so nobody uses it yet."""
+    for statement in everything()[1:]:
+        db.define(statement)
+
+
+def define_meta(db: Database) -> None:
+    """Make the table that will say the version, if it is not there."""
+    if not db.has_table("fanout_meta"):
+        db.define(_META)
+
+
 def migrate(db: Database, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> int:
     """Bring the store to this version; returns the version it had.
 
@@ -202,17 +230,22 @@ def migrate(db: Database, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) 
 
 
 def version(db: Database) -> int:
-    """The number of the last migration that the store has seen, 0 for a new store."""
+    """The number of the last migration that the store has seen, 0 for a new store.
+
+    Raises BadConfig for one into which another store's rows were not copied to their end.
+    """
     if not db.has_table("fanout_meta"):
         return 0
-    row = db.one("SELECT value FROM fanout_meta WHERE name = 'version'")
-    return int(row[0]) if row else 0
+    if meta.read(db, UNFINISHED) is not None:
+        raise BadConfig(
+            f"store {db.place}: `fanoutd migrate` into it was cut off; run that again, or drop its fanout_ tables"
+        )
+    return int(meta.read(db, "version") or 0)
 
 
 def _apply(db: Database, number: int, statements: tuple[str, ...]) -> None:
     """Its number comes last: where the database cannot undo a change to its tables, it is made again from the start."""
-    if not db.has_table("fanout_meta"):
-        db.define("CREATE TABLE fanout_meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value TEXT NOT NULL)")
+    define_meta(db)
     for statement in statements:
         db.define(statement)
     meta.write(db, "version", str(number))

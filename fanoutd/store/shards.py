@@ -365,10 +365,13 @@ def renew(db: Database, held: Lease) -> bool:
 
 
 def asked_to_renew(db: Database, held: Lease) -> Later:
-    """The same, said by the number of rows."""
+    """The same, said by the number of rows.
+
+    Who pauses the campaign waits for our transaction: whatever is claimed after it finds that it does not run.
+    """
     return db.later(
         f"UPDATE fanout_shard SET lease_until = {db.NOW_MS} + %s WHERE id = %s AND token = %s AND owner = %s "
-        "AND EXISTS (SELECT 1 FROM fanout_campaign c WHERE c.id = campaign AND c.state = 'running')",
+        f"AND EXISTS (SELECT 1 FROM fanout_campaign c WHERE c.id = campaign AND c.state = 'running'{db.LOCK_SHARED})",
         LEASE_MS, held.shard, held.token, held.owner,
     )  # fmt: skip
 
@@ -439,6 +442,22 @@ def owners(db: Database) -> list[str]:
     return [row[0] for row in rows]
 
 
+def nodes_with(db: Database, campaign: str) -> set[str]:
+    """The nodes whose workers hold a shard of the campaign."""
+    rows = db.rows("SELECT DISTINCT owner FROM fanout_shard WHERE campaign = %s AND owner IS NOT NULL", campaign)
+    return {row[0].partition("/")[0] for row in rows}
+
+
+def stopped(db: Database, node: str) -> list[str]:
+    """Campaigns of which the node's workers hold shards, though nothing of them should be sent."""
+    rows = db.rows(
+        "SELECT DISTINCT s.campaign FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
+        "WHERE s.owner >= %s AND s.owner < %s AND c.state IN ('paused', 'cancelled', 'failed')",
+        f"{node}/", f"{node}0",  # all owners of the node: "0" comes next after "/"
+    )  # fmt: skip
+    return [row[0] for row in rows]
+
+
 def in_flight(db: Database, shard: int) -> list[Person]:
     """Those claimed and not recorded."""
     rows = db.rows(
@@ -463,9 +482,9 @@ class Shard:
 _SHARD = "SELECT id, campaign, token, next, owner IS NOT NULL FROM fanout_shard"
 
 
-def of_campaign(db: Database, campaign: str) -> list[Shard]:
-    """In sending order."""
-    return [_shard(*row) for row in db.rows(f"{_SHARD} WHERE campaign = %s ORDER BY idx", campaign)]
+def of_campaign(db: Database, campaign: str, lock: str = "") -> list[Shard]:
+    """In sending order. ``lock``: ``db.LOCK`` for whoever changes them."""
+    return [_shard(*row) for row in db.rows(f"{_SHARD} WHERE campaign = %s ORDER BY idx{lock}", campaign)]
 
 
 def row(db: Database, shard: int) -> Shard | None:

@@ -80,6 +80,11 @@ class SqliteDatabase(Database):
     def has_table(self, name: str) -> bool:
         return bool(self.rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = %s", name))
 
+    def tables(self) -> set[str]:
+        return {row[0] for row in self.rows(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) = 'fanout_'"
+        )}  # fmt: skip
+
     @contextmanager
     def migrating(self) -> Iterator[None]:
         with self.transaction():

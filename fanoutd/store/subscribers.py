@@ -22,13 +22,13 @@ Change = Callable[[Standing], Standing | None]
 """From what is known to what is so now; None leaves it as it was."""
 
 
-def get(db: Database, account: str, openid: str) -> Standing | None:
-    return load(db, account, [openid]).get(openid)
+def get(db: Database, account: str, openid: str, lock: str = "") -> Standing | None:
+    return load(db, account, [openid], lock).get(openid)
 
 
-def load(db: Database, account: str, openids: Collection[str]) -> dict[str, Standing]:
-    """What is known of these; who is unknown is not there."""
-    return _load(db, account, openids, "")
+def load(db: Database, account: str, openids: Collection[str], lock: str = "") -> dict[str, Standing]:
+    """What is known of these; who is unknown is not there. ``lock``: ``db.LOCK`` for whoever acts on what he sees."""
+    return _load(db, account, openids, "", lock)
 
 
 def notable(db: Database, account: str, openids: Collection[str]) -> dict[str, Standing]:
@@ -76,15 +76,19 @@ def change(db: Database, account: str, openids: Collection[str], now: int, how: 
             after = how(before or Standing(since=now))
             if after is not None and after != before:
                 changed[openid] = after
-    _save(db, account, changed)
+        _save(db, account, {openid: changed[openid] for openid in some if openid in changed}, known)
     return changed
 
 
-def _save(db: Database, account: str, standings: Mapping[str, Standing]) -> None:
-    for some in _some(standings):
+def _save(db: Database, account: str, standings: Mapping[str, Standing], known: Collection[str]) -> None:
+    """In place of those who are ``known``. Of two that find somebody unknown one's INSERT fails, and its transaction is
+    repeated: a DELETE of whoever is there would undo the other's word."""
+    there = [openid for openid in standings if openid in known]
+    for some in _some(there):
         db.later(
             f"DELETE FROM fanout_subscriber WHERE account = %s AND openid IN ({holes(len(some))})", account, *some
         )
+    for some in _some(standings):
         values = ", ".join([f"({holes(12)})"] * len(some))
         db.later(
             f"INSERT INTO fanout_subscriber (account, openid, {_COLUMNS}) VALUES {values}",
@@ -149,7 +153,7 @@ def learn(db: Database, account: str, answers: Mapping[str, int], hooks: Collect
         lesson = LESSONS[errcode]
         people = [openid for openid, code in answers.items() if code == errcode]
         hook = HOOKS.get(lesson)
-        before = load(db, account, people) if hook in hooks else {}
+        before = load(db, account, people, db.LOCK) if hook in hooks else {}
         after = change(db, account, people, now, partial(learnt, lesson=lesson, now=now))
         if hook in hooks:
             for openid, each in after.items():

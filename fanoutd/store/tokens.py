@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fanoutd.store.database import Database
+from fanoutd.store.database import Database, holes
 
 #: ``expires_at`` of a token whose end nobody knows: it stands in somebody else's table.
 NEVER = 1 << 62
@@ -58,6 +59,17 @@ def replaces(new: Token, old: Token | None, dead: str = "") -> bool:
 def load(db: Database, account: str, lock: str = "") -> Token | None:
     row = db.one(f"SELECT token, expires_at, fetched_at FROM fanout_token WHERE account = %s{lock}", account)
     return Token(*row) if row else None
+
+
+def load_all(db: Database, accounts: Sequence[str]) -> dict[str, Token]:
+    """Of those of them that have one."""
+    if not accounts:
+        return {}
+    rows = db.rows(
+        f"SELECT account, token, expires_at, fetched_at FROM fanout_token WHERE account IN ({holes(len(accounts))})",
+        *accounts,
+    )
+    return {name: Token(*rest) for name, *rest in rows}
 
 
 def save(db: Database, account: str, token: Token, dead: str = "") -> bool:

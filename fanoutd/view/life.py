@@ -11,6 +11,7 @@ _WORDS = {
     "planned": "taken into the campaign",
     "called": "called, {channel}",
     "answered": "answered",
+    "elsewhere": "called by another node, or days ago: `fanoutd explain` on that node tells more",
     "sent": "sent as {channel} message",
     "failed": "failed",
     "skipped": "skipped: nothing was sent",

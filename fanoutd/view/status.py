@@ -50,11 +50,13 @@ def _workers(workers: list[dict[str, Any]]) -> Table:
 def _facts(status: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     store, spool, shards = status["store"], status["spool"], status["shards"]
-    answer = word(store["latency_ms"], "{} ms") if store["ok"] else "does not answer"
+    answer = word(store["latency_ms"], "{} ms") if store["ok"] else store.get("error") or "does not answer"
     lines = [
+        ("promise", word(status["promise"])),
         ("store", f"{word(store['kind'])}, {answer}"),
         ("spool", f"{word(spool['files'])} waiting"),
         ("shards", f"{word(shards['pending'])} waiting, {word(shards['leased'])} being sent"),
+        *(("node", _node(node)) for node in status["nodes"] if len(status["nodes"]) > 1),
         *(("account", _account(account)) for account in status["accounts"]),
         *(("job", f"{word(job['name'])}: {job['result'] or 'not run yet'}, next {word(job['next'])}")
           for job in status["jobs"]),
@@ -64,9 +66,16 @@ def _facts(status: dict[str, Any]) -> Table:
     return table
 
 
+def _node(node: dict[str, Any]) -> str:
+    leads = ", leads" if node.get("leads") else ""
+    return f"{word(node['node'])}, heard of {word(node['heartbeat_age'], '{:.0f}')} s ago{leads}"
+
+
 def _account(account: dict[str, Any]) -> str:
     token = account["token"]
     words = f"{word(account['name'])}, {word(account['rate'], '{:g}')} calls a second, "
+    if account.get("part", account["rate"]) != account["rate"]:
+        words += f"{word(account['part'], '{:g}')} of them from this node, "
     if token["ok"]:
         expires = token["expires_in"]  # null for one that comes from a database
         return words + ("token good" if expires is None else f"token good for {duration(expires)}")

@@ -315,7 +315,7 @@ class Worker:
         lane = self._lanes.get(word.account)
         if lane is None:
             return
-        lane.accept(word.token, time.time() * 1000)
+        lane.accept(word.token, wall_ms())
 
     def _hand_back(self, jobs: list[Job]) -> None:
         for job in jobs:

@@ -34,6 +34,7 @@ from fanoutd.store import (
     tokens,
 )
 from fanoutd.store.campaigns import Campaign
+from fanoutd.store.clock import keep_up
 from fanoutd.store.database import Later
 from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person, Window
 from fanoutd.times import wall_ms
@@ -429,6 +430,7 @@ class Recorder:
     def _commit(self, db: Database, work: _Round) -> None:
         """One durable transaction. It may fail and be repeated: it changes the round, nothing else. What its COMMIT
         is sent with has answers that nobody looks at, for they may never come."""
+        keep_up(db)
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
         self._rests.begin(f"{self._node}/{self.journal.name}")
@@ -571,6 +573,8 @@ class Recorder:
             people = shards.claim(db, hold.lease, wanted, window)
             if people is None:
                 work.lost.append(hold)
+                if hold not in self._holds:  # the campaign was stopped since we took the shard, just now
+                    shards.release(db, hold.lease)
                 return 0
             last = len(people) < wanted
             takers = sift.sift(db, hold.campaign, hold.lease, people, asked)

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from threading import Thread
 
 import requests
 
 from fanoutd.lines import encode
 from fanoutd.sandbox.people import FAULTS
 from support.daemon import Daemon
+from support.mariadb import MariaDb
 
 #: Seconds from the submission within which everything befalls it.
 SPAN = 2.5
@@ -70,6 +72,13 @@ def draw(seed: int) -> Plan:
     return Plan(people, workers, concurrency, fates, tuple(_events(chance)))
 
 
+def draw_database(seed: int) -> tuple[Event, ...]:
+    """What befalls the store's server in this round besides: killed, and away for up to a second."""
+    chance = Random(f"database {seed}")
+    kills = chance.choice((0, 1, 1, 2))
+    return tuple(Event(chance.uniform(0, SPAN), "database", seconds=chance.uniform(0, 1.0)) for _ in range(kills))
+
+
 def _events(chance: Random) -> list[Event]:
     def at() -> float:
         return chance.uniform(0, SPAN)
@@ -118,11 +127,12 @@ class Tally:
 
 
 class Conductor:
-    """Makes a plan happen to a daemon with this campaign, and everything well again."""
+    """Makes a plan happen to a daemon with this campaign, and everything well again. ``database``: its store's."""
 
-    def __init__(self, daemon: Daemon, campaign: str) -> None:
+    def __init__(self, daemon: Daemon, campaign: str, database: MariaDb | None = None) -> None:
         self.tally = Tally()
-        self._daemon, self._campaign = daemon, campaign
+        self._daemon, self._campaign, self._database = daemon, campaign, database
+        self._starting: Thread | None = None
         self._sessions = {daemon.process.pid}
         self._frozen: set[int] = set()
         self._clients: list[socket.socket] = []
@@ -148,6 +158,8 @@ class Conductor:
         self._faults(dict.fromkeys(FAULTS, 0.0))
         self.revive()
         self.perform(())  # the faults, if the API refused just now
+        if self._starting is not None:
+            self._starting.join()
 
     def revive(self) -> None:
         """What a cron job does: start the master when there is none."""
@@ -174,6 +186,8 @@ class Conductor:
         elif event.what == "faults":
             self._faults(event.switches)
             self._in(event.seconds, lambda: self._faults(dict.fromkeys(event.switches, 0.0)))
+        elif event.what == "database":
+            self._kill_database(event.seconds)
         elif event.what == "refuse":
             self._faults({"refuse": event.seconds})
         elif event.what == "pause":
@@ -214,6 +228,13 @@ class Conductor:
                 if role == "master":
                     self._daemon.process.wait()
                     self._in(event.seconds, self.revive)
+
+    def _kill_database(self, seconds: float) -> None:
+        if self._database is not None and (self._starting is None or not self._starting.is_alive()):
+            self._database.kill()
+            self.tally.killed["database"] += 1
+            self._starting = Thread(target=self._database.start)
+            self._in(seconds, self._starting.start)
 
     def _freeze(self, event: Event) -> None:
         for pid, role in self._chosen(event):

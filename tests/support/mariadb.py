@@ -101,7 +101,7 @@ def _empty() -> Path:
         ["mariadb-install-db", "--no-defaults", f"--datadir={folder / 'data'}", "--skip-test-db",
          "--auth-root-authentication-method=normal", *(["--user=root"] if os.geteuid() == 0 else []),
          "--innodb-log-file-size=32M"],
-        check=True, stdout=subprocess.DEVNULL,
+        check=True, stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(folder)},  # two at once share no file
     )  # fmt: skip
     return folder / "data"
 

@@ -6,6 +6,7 @@ Run as a module it is ``scripts/soak``. A round is its seed: the same one draws 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from support import chaos, sums
 from support.bench import wait_for
 from support.chaos import Conductor, Tally
 from support.daemon import Daemon, follower
+from support.mariadb import MariaDb
+from support.stores import KINDS
 
 #: Seconds that an undisturbed campaign would take: it shall be under way while things befall it.
 _LENGTH = 2.0
@@ -66,19 +69,28 @@ def _words(counts: Counter[str], before: str = "") -> str:
     return before + words if words else ""
 
 
-def play(seed: int, folder: Path) -> Result:
-    """One round in an empty folder."""
+@functools.cache
+def _server() -> MariaDb:
+    """One for all rounds; it is killed in some."""
+    return MariaDb()
+
+
+def play(seed: int, folder: Path, kind: str = "sqlite") -> Result:
+    """One round in an empty folder, on a store of this kind; a server is killed with the others."""
+    database = _server() if kind == "mariadb" else None
+    store = database.database() if database else kind
     plan, begun = chaos.draw(seed), time.monotonic()
     daemon = Subject(
         folder, followers=plan.people, workers=plan.workers, concurrency=plan.concurrency,
-        rate=int(plan.calls / _LENGTH), latency="20ms", spread=0.3, seed=seed, **plan.fates,
+        rate=int(plan.calls / _LENGTH), latency="20ms", spread=0.3, seed=seed, store=store, **plan.fates,
     )  # fmt: skip
     conductor = None
     try:
         wait_for(lambda: _all_ready(daemon), "workers that are ready")  # restarts meet them earlier often enough
+        _patiently(lambda: daemon.call("campaign.list"))  # tables are there: else all is over before anybody is sent to
         campaign = daemon.call("campaign.submit", content="hello", phone="110")["campaign"]
-        conductor = Conductor(daemon, campaign)
-        conductor.perform(plan.events)
+        conductor = Conductor(daemon, campaign, database)
+        conductor.perform(plan.events + (chaos.draw_database(seed) if database else ()))
         conductor.heal()
         last = _ended(daemon, conductor, campaign)
         rows = _patiently(lambda: daemon.rows(campaign))
@@ -206,6 +218,7 @@ class Total:
             ("rounds", f"{self.rounds:,}"),
             ("people", f"{self.people:,}"),
             ("killed with SIGKILL: workers, dispatchers, molds, masters", _figures(t.killed, chaos.WHO)),
+            ("databases killed with SIGKILL", f"{t.killed['database']:,}"),
             ("stopped for up to 3 s: workers, dispatchers, molds, masters", _figures(t.stopped, chaos.WHO)),
             ("reloads, upgrades, pauses", _figures(t.ordered, ("HUP", "USR2", "pause"))),
             ("requests reset, dropped, hung, cut off or met by a 502", f"{self.faulted:,}"),
@@ -222,24 +235,26 @@ def _figures(counts: Counter[str], names: Sequence[str]) -> str:
     return ", ".join(f"{counts[name]:,}" for name in names)
 
 
-def soak(rounds: int, first: int) -> int:
+def soak(rounds: int, first: int, kind: str = "sqlite") -> int:
     """So many rounds, from this seed on; 1 at the first violation, whose folder is kept."""
+    how = "" if kind == "sqlite" else f" --store {kind}"
     total, begun = Total(), time.monotonic()
     for seed in range(first, first + rounds):
         folder = Path(tempfile.mkdtemp(prefix=f"fanoutd-soak-{seed}-"))
         try:
-            result = play(seed, folder)
+            result = play(seed, folder, kind)
             print(result.line(), flush=True)
             broken = bool(result.violations)
         except (AssertionError, ClientError, Unreachable) as error:
             print(f"seed {seed}  VIOLATED: {error}", flush=True)
             broken = True
         if broken:
-            print(f"again with: scripts/soak --rounds 1 --seed {seed}\nits files: {folder}", file=sys.stderr)
+            print(f"again with: scripts/soak --rounds 1 --seed {seed}{how}\nits files: {folder}", file=sys.stderr)
             return 1
         shutil.rmtree(folder)
         total.add(result)
-    print(f"\n`scripts/soak --rounds {rounds} --seed {first}`, {time.monotonic() - begun:,.0f} s:\n\n{total.table()}")
+    words = f"`scripts/soak --rounds {rounds} --seed {first}{how}`, {time.monotonic() - begun:,.0f} s"
+    print(f"\n{words}:\n\n{total.table()}")
     return 0
 
 
@@ -260,11 +275,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, help="of the first round, the next ones count on (by chance)")
+    parser.add_argument("--store", choices=KINDS, default="sqlite", help="what is kept where (%(default)s)")
     parser.add_argument("--clean", type=int, metavar="PEOPLE", help="one campaign of so many without any fault instead")
     args = parser.parse_args()
     if args.clean:
         return soak_clean(args.clean)
-    return soak(args.rounds, int.from_bytes(os.urandom(3)) if args.seed is None else args.seed)
+    return soak(args.rounds, int.from_bytes(os.urandom(3)) if args.seed is None else args.seed, args.store)
 
 
 if __name__ == "__main__":
