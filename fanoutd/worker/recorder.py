@@ -544,6 +544,8 @@ class Recorder:
                 self.journal.lease(lease.shard, lease.token, lease.campaign)
             windows = [(Hold(lease, campaign, 0.0, 0.0), window) for lease, campaign, window in taken]
             room -= self._claim_of(db, self._ask_for(db, windows), room, work)
+            if db.shared and any(each.people for each in work.claimed):
+                break  # shards that are taken at several times are locked in no order: workers would wait in a circle
 
     def _claim_of(self, db: Database, asked: list[_People], room: int, work: _Round) -> int:
         """Up to ``room`` people, from one shard after the other."""
