@@ -124,9 +124,11 @@ Taken = tuple[Lease, Campaign, "Window"]
 
 def take(db: Database, owner: str, people: int, free: Later | None = None) -> list[Taken]:
     """Lease some free shards of running campaigns, the oldest first: as many as have so many people, if one may take
-    that many of them. Empty when there are none. ``free`` is what ``ask_free`` gave in this transaction.
+    that many of them. Empty when there are none, or others were faster (see ``ready``). ``free`` is what ``ask_free``
+    gave in this transaction.
     """
-    while rows := (free or ask_free(db)).rows():
+    beyond = 0
+    while rows := [row for row in (free or ask_free(db)).rows() if row[0] > beyond]:
         free = None
         asked = [
             (held, _ask_for(db, held), campaigns.asked(db, held.campaign), ask(db, held, people))
@@ -138,6 +140,7 @@ def take(db: Database, owner: str, people: int, free: Later | None = None) -> li
         taken = [(held, found(), window) for held, answer, found, window in asked if answer.count()]
         if taken:
             return taken
+        beyond = asked[-1][0].shard  # others' by now, but we waited for them, and hold their rows to the end
     return []
 
 
@@ -192,6 +195,12 @@ def ask(db: Database, held: Lease, limit: int) -> Window:
         f"WHERE d.shard = %s AND d.pos >= s.next AND d.state IN ({_OPEN}) ORDER BY d.pos LIMIT %s",
         held.shard, limit,
     ))  # fmt: skip
+
+
+def lock(db: Database, ids: Iterable[int]) -> None:
+    """Hold these rows until the transaction ends. Who is about to change several begins so: in order, as all others."""
+    if db.LOCK and (chosen := sorted(ids)):
+        db.later(f"SELECT id FROM fanout_shard WHERE id IN ({holes(len(chosen))}) ORDER BY id{db.LOCK}", *chosen)
 
 
 def claim(db: Database, held: Lease, window: int, asked: Window | None = None) -> list[Person] | None:
@@ -562,7 +571,7 @@ def _groups(results: Iterable[Result]) -> dict[Progress, list[tuple[int, int | N
     """Equal outcomes together: one statement each, whatever their number. msgids stay apart."""
     groups: dict[Progress, list[tuple[int, int | None]]] = defaultdict(list)
     for pos, p in results:
-        groups[replace(p, msgid=None)].append((pos, p.msgid))
+        groups[p if p.msgid is None else replace(p, msgid=None)].append((pos, p.msgid))
     return groups
 
 
