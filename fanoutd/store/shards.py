@@ -124,10 +124,12 @@ Taken = tuple[Lease, Campaign, "Window"]
 
 def take(db: Database, owner: str, people: int, free: Later | None = None) -> list[Taken]:
     """Lease some free shards of running campaigns, the oldest first: as many as have so many people, if one may take
-    that many of them. Empty when there are none. ``free`` is what ``ask_free`` gave in this transaction.
+    that many of them. Empty when there are none, or others were faster (see ``ready``). ``free`` is what ``ask_free``
+    gave in this transaction.
     """
+    beyond = 0
     # What was looked at early does not show what this transaction has given back since.
-    while rows := (free.rows() if free else []) or ask_free(db).rows():
+    while rows := [row for row in (free.rows() if free else []) or ask_free(db).rows() if row[0] > beyond]:
         free = None
         asked = [
             (campaigns.asked(db, held.campaign), _look(db, held, people, _ask_for(db, held)))
@@ -139,6 +141,7 @@ def take(db: Database, owner: str, people: int, free: Later | None = None) -> li
         taken = [(window.held, found(), window) for found, window in asked if window.holds.count()]
         if taken:
             return taken
+        beyond = asked[-1][1].held.shard  # others' by now, but we waited for them, and hold their rows to the end
     return []
 
 
@@ -201,6 +204,12 @@ def _look(db: Database, held: Lease, limit: int, holds: Later) -> Window:
         f"WHERE d.shard = %s AND d.pos >= s.next AND d.state IN ({_OPEN}) ORDER BY d.pos LIMIT %s",
         held.shard, limit,
     ))  # fmt: skip
+
+
+def lock(db: Database, ids: Iterable[int]) -> None:
+    """Hold these rows until the transaction ends. Who is about to change several begins so: in order, as all others."""
+    if db.LOCK and (chosen := sorted(ids)):
+        db.later(f"SELECT id FROM fanout_shard WHERE id IN ({holes(len(chosen))}) ORDER BY id{db.LOCK}", *chosen)
 
 
 def claim(db: Database, held: Lease, window: int, asked: Window | None = None) -> list[Person] | None:
@@ -571,7 +580,7 @@ def _groups(results: Iterable[Result]) -> dict[Progress, list[tuple[int, int | N
     """Equal outcomes together: one statement each, whatever their number. msgids stay apart."""
     groups: dict[Progress, list[tuple[int, int | None]]] = defaultdict(list)
     for pos, p in results:
-        groups[replace(p, msgid=None)].append((pos, p.msgid))
+        groups[p if p.msgid is None else replace(p, msgid=None)].append((pos, p.msgid))
     return groups
 
 

@@ -435,6 +435,7 @@ class Recorder:
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
         self._rests.begin(f"{self._node}/{self.journal.name}")
         with db.transaction():
+            shards.lock(db, (hold.lease.shard for hold in self._holds))
             for errand in work.errands:
                 self._run_errand(db, errand, work)
             recording = self._ask_to_record(db, work)
@@ -539,13 +540,15 @@ class Recorder:
             taken = shards.take(db, f"{self._node}/{self.journal.name}", room, free)
             free = None
             if not taken:
+                work.passed |= db.shared and shards.ready(db) > 0
                 break
             for lease, _, _ in taken:
                 self.journal.lease(lease.shard, lease.token, lease.campaign)
             windows = [(Hold(lease, campaign, 0.0, 0.0), window) for lease, campaign, window in taken]
             room -= self._claim_of(db, self._ask_for(db, windows), room, work)
-            if db.shared and any(each.people for each in work.claimed):
-                break  # shards that are taken at several times are locked in no order: workers would wait in a circle
+            if db.shared:  # who takes several at once goes upwards, or two would wait for each other's: once in a round
+                work.passed = True
+                break
 
     def _claim_of(self, db: Database, asked: list[_People], room: int, work: _Round) -> int:
         """Up to ``room`` people, from one shard after the other."""
