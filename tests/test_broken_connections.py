@@ -234,7 +234,7 @@ def test_a_connection_that_the_server_ended_for_its_idleness_is_not_missed(bench
 
 
 def test_the_victim_of_a_deadlock_writes_its_round_again(bench: Make, wire: Wire) -> None:
-    """The worker has shards, and wants its count of calls last; we take them the other way round, and are the heavier."""
+    """The worker has shards and wants its count of calls last; we take them the other way round, and are heavier."""
     b = bench(wire, concurrency=8, latency="10ms", rate=400)
     b.campaign(600, shard=100)
     b.work()
