@@ -315,6 +315,17 @@ def test_what_a_server_says_that_has_stepped_down_or_is_full(number: int, then: 
     )
 
 
+@pytest.mark.parametrize(("error", "passes"), [
+    (pymysql.err.OperationalError(1030, "Got error 28 from storage engine"), True),
+    (pymysql.err.OperationalError(1969, "Query execution was interrupted (max_statement_time exceeded)"), True),
+    (pymysql.err.OperationalError(3032, "The server is currently in offline mode"), True),
+    (pymysql.err.ProgrammingError(1064, "You have an error in your SQL syntax"), False),
+    (pymysql.err.DataError(1406, "Data too long for column"), False),
+])  # fmt: skip
+def test_trouble_of_a_server_that_nobody_has_foreseen_ends_no_process(error: Exception, passes: bool) -> None:
+    assert errors.away(error) is passes
+
+
 def test_a_dead_connection_is_noticed_in_seconds(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the kernel where nothing is acknowledged, by ours where nothing is answered."""
     assert CONNECT_TIMEOUT + mysql.STATEMENT_TIMEOUT <= 15
