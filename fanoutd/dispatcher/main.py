@@ -156,6 +156,7 @@ class Dispatcher:
             "errands": lambda: self._outbox.work(self._db()),
             "recurring": self._submit_recurring,
         }
+        self._limited = False  # what this configuration says of quota and rate is in force
         self._refused: str | None = None  # why this node may not use its store
         self._store_trouble: str | None = None  # why a write has failed since the last sweep that went well
         self._durability = Durability(state_dir, child.config.store_url)
@@ -291,7 +292,6 @@ class Dispatcher:
         self._advance(self._db())
         for account in self._config.accounts:
             self._token_alarm(account)
-        self._limits.start(self._db())
         self._sweep()
 
     def _bring_up(self, db: Database) -> None:
@@ -346,6 +346,9 @@ class Dispatcher:
     def _sweep(self) -> None:
         """Take up whatever somebody left: dead workers, files, plans, campaigns at their end."""
         db = self._db()
+        if not self._limited:  # a store that goes away just now would leave the limits of an earlier configuration
+            self._limits.start(db)
+            self._limited = True
         self._check_epoch(db)
         self._recover()
         for campaign in self._spool.pending():
