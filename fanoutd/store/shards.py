@@ -168,14 +168,20 @@ def _enough(rows: list[Row], people: int) -> list[Row]:
 
 def _ask_for(db: Database, held: Lease) -> Later:
     """Whoever has leased it since may be writing: the row is looked at without a lock first, so that nobody waits for
-    what is not to be had, in the worst case for each other."""
+    what is not to be had, in the worst case for each other. Who pauses the campaign waits for us, or we see it."""
     before = held.shard, held.token - 1
     return db.later(
         f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
         "WHERE id = %s AND token = %s AND owner IS NULL AND id = (SELECT id FROM ("
-        "SELECT DISTINCT id FROM fanout_shard WHERE id = %s AND token = %s AND owner IS NULL) AS free)",
+        "SELECT DISTINCT id FROM fanout_shard WHERE id = %s AND token = %s AND owner IS NULL) AS free) "
+        f"AND {_runs(db)}",
         held.owner, LEASE_MS, *before, *before,
     )  # fmt: skip
+
+
+def _runs(db: Database) -> str:
+    """The shard's campaign does, and will until the transaction ends."""
+    return f"EXISTS (SELECT 1 FROM fanout_campaign c WHERE c.id = campaign AND c.state = 'running'{db.LOCK_SHARED})"
 
 
 @dataclass(slots=True, eq=False)
@@ -388,7 +394,7 @@ def asked_to_renew(db: Database, held: Lease) -> Later:
     """
     return db.later(
         f"UPDATE fanout_shard SET lease_until = {db.NOW_MS} + %s WHERE id = %s AND token = %s AND owner = %s "
-        f"AND EXISTS (SELECT 1 FROM fanout_campaign c WHERE c.id = campaign AND c.state = 'running'{db.LOCK_SHARED})",
+        f"AND {_runs(db)}",
         LEASE_MS, held.shard, held.token, held.owner,
     )  # fmt: skip
 
