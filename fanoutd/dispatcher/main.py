@@ -1,20 +1,14 @@
-"""The dispatcher's loop: the master's messages, each handed to a small pool of threads.
-
-Imports, plans and recovery run one after the other in their own thread; questions, jobs and
-tokens have theirs, so that none starves another. Every thread has its own connection to the store.
-"""
+"""The dispatcher's loop: the master's messages, each handed to a small pool of threads."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import select
 import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,6 +17,8 @@ from fanoutd.child import Child
 from fanoutd.config import sqlite_path
 from fanoutd.dispatcher import commands, forecast, recurring
 from fanoutd.dispatcher.alarms import Alarms
+from fanoutd.dispatcher.announcer import Announcer
+from fanoutd.dispatcher.channel import Channel
 from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
@@ -41,14 +37,14 @@ from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.subscribers import Subscribers
 from fanoutd.dispatcher.templates import Templates
 from fanoutd.dispatcher.tenure import Tenure
+from fanoutd.dispatcher.threads import Threads
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.errors import BadConfig, FanoutdError
 from fanoutd.journal import discredit, expire
-from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, open_store, rounds, shards
+from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.nodes import NameTaken
 from fanoutd.store.schema import migrate
@@ -67,8 +63,6 @@ _STORE_RETRY = 1.0
 #: Whoever asked has been told long ago that there is no answer, in seconds: with a store that is away the questions
 #: that wait would each take their time, and those behind them theirs.
 _STALE = 6.0
-#: Bytes that must be free for workers to claim anybody: a piece of a journal, and what SQLite needs beside it.
-_LEAST_ROOM = 2 << 20
 #: For how long settled journals are kept, in seconds: as long as a backup of the store may be old and repaired.
 JOURNALS_KEPT = 172_800.0
 _HALTS = ("campaign.pause", "campaign.cancel")
@@ -94,16 +88,18 @@ class Dispatcher:
         self._journals = state_dir / "journals"
         for folder in (self._journals, state_dir / "rate"):
             folder.mkdir(mode=0o700, exist_ok=True)
-        self._saying = threading.Lock()
+        self._channel = Channel(child.sock)
+        self._say = self._channel.say
+        self._threads = Threads(self._config.store_url)
+        self._db = self._threads.db
+        self._announcer = Announcer(self._journals, self._say)
         # What the store says of a campaign, and what the workers are told of it, change together.
         self._ordering = threading.Lock()
-        self._local = threading.local()
         self._trusted = threading.Event()
         self._planning: set[str] = set()
         self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
-        self._open: set[Future[None]] = set()
         self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
-        self._planner = Planner(self._config, self._spool, self._node, self._work)
+        self._planner = Planner(self._config, self._spool, self._node, self._announcer.work)
         self._cluster = Cluster(
             self._node, identity.of(state_dir).secret, self._db, lambda: self._config.workers.count
         )
@@ -113,14 +109,14 @@ class Dispatcher:
         self._queries = Queries()
         self._receipts = Receipts()
         self._subscribers = Subscribers(self._config, self._refresher, self._cluster.hold)
-        self._outbox = Errands(self._config, self._db, self._promise, lambda: self._cluster.leads)
+        self._outbox = Errands(self._config, self._db, self._threads.promise, lambda: self._cluster.leads)
         self._parts = Parts(self._config, self._node)
-        self._limits = Limits(self._config, self._announce, lambda: self._cluster.leads, self._parts.rate)
+        self._limits = Limits(self._config, self._announcer.announce, lambda: self._cluster.leads, self._parts.rate)
         self._cluster.each_beat(self._parts.beat)
         self._cluster.each_beat(self._refresher.follow)
         self._cluster.each_beat(self._outbox.each_beat)
         self._shared = SharedWork(
-            self._node, state_dir, self._spool, Means(self._say, self._wake, self._resumed, self._ordering)
+            self._node, state_dir, self._spool, Means(self._say, self._announcer.wake, self._resumed, self._ordering)
         )
         self._cluster.each_beat(self._shared.beat)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
@@ -150,47 +146,33 @@ class Dispatcher:
         #: The scheduled jobs, by the name that the clock gives them.
         self._errands: dict[str, Callable[[], None]] = {
             "token_check": self._check_tokens,
-            "rescue_sweep": lambda: self._desk.submit(self._guarded, self._sweep).result(),
+            "rescue_sweep": lambda: self._threads.desk.submit(self._sweep).result(),
             "spool_sweep": self._sweep_spool,
             "quota_check": lambda: self._limits.check(self._db()),
             "errands": lambda: self._outbox.work(self._db()),
             "recurring": self._submit_recurring,
         }
         self._refused: str | None = None  # why this node may not use its store
-        self._store_trouble: str | None = None  # why a write has failed since the last sweep that went well
         self._durability = Durability(state_dir, child.config.store_url)
-        self._disk_full: bool | None = None  # None: not looked yet
         self._epoch = Epoch(state_dir, self._node, child.config.store_url)
-        self._desk = ThreadPoolExecutor(1, "desk")
-        self._checks = ThreadPoolExecutor(4, "check")  # WeChat may be slow to answer: no plan waits behind it
-        self._plans = ThreadPoolExecutor(2, "plan")
-        self._lists = ThreadPoolExecutor(1, "list")  # they wait for no database of the operator's
-        self._asks = ThreadPoolExecutor(2, "ask")
-        self._obeying = ThreadPoolExecutor(8, "obey")  # each waits for other nodes, and does nothing else
-        self._forecasts = ThreadPoolExecutor(1, "forecast")  # a million people are not counted at once
-        self._jobs = ThreadPoolExecutor(3, "job")
-        self._tokens = ThreadPoolExecutor(2, "token")  # each may wait for WeChat
-        self._syncs = ThreadPoolExecutor(1, "sync")
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
         die_with_parent(signal.SIGTERM)  # by its default action: nothing here needs a farewell
         self._say({"t": "ready"})
-        lines = LineBuffer()
         while True:
-            readable, _, _ = select.select([self._child.sock], [], [], self._until_due())
+            readable = self._channel.wait(self._until_due())
             self._plan_due()
             if not readable:
                 continue
-            data = _receive(self._child)
-            messages = lines.messages(data)
-            if not data or any(m["t"] == "quit" for m in messages):
+            messages = self._channel.hear()
+            if messages is None or any(m["t"] == "quit" for m in messages):
                 return 0
             if stops := [m for m in messages if m["t"] == "stop"]:
-                self._promise(self._desk.submit(self._guarded, self._last_epoch))
-                wait(self._open, _LAST_WORDS)
+                self._threads.promise(self._threads.desk.submit(self._last_epoch))
+                self._threads.keep_promises(_LAST_WORDS)
                 if any(m.get("last") for m in stops):
-                    wait([self._jobs.submit(self._guarded, self._leave_parts)], _LAST_WORDS)
+                    wait([self._threads.jobs.submit_with_db(self._parts.leave)], _LAST_WORDS)
                     self._cluster.leave(_LAST_WORDS)
                 return 0
             self._beat()
@@ -205,63 +187,33 @@ class Dispatcher:
     def _obey(self, message: dict[str, Any]) -> None:
         kind = message["t"]
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
-            self._desk.submit(self._guarded, self._start)
+            self._threads.desk.submit(self._start)
         elif kind == "logs":
             follow_log(message)
         elif kind == "ask" and message["method"] == "daemon.status" and (why := self._why_not_yet()):
             self._say({"t": "answer", "n": message["n"], "result": self._status_without_store(why)})
         elif kind == "ask" and message["method"] == "subscriber.sync":  # minutes: whoever stops does not wait for it
-            self._syncs.submit(self._guarded, self._answer, message)
+            self._threads.syncs.submit(self._answer, message)
         elif kind == "ask":
-            pool = {"token.refresh": self._tokens, "campaign.plan": self._forecasts}.get(message["method"], self._asks)
-            came = time.monotonic() if pool is self._asks else math.inf
-            self._promise(pool.submit(self._guarded, self._answer, {**message, "came": came}))
+            asks = self._threads.asks
+            own = {"token.refresh": self._threads.tokens, "campaign.plan": self._threads.forecasts}
+            pool = own.get(message["method"], asks)
+            came = time.monotonic() if pool is asks else math.inf
+            self._threads.promise(pool.submit(self._answer, {**message, "came": came}))
         elif kind == "halted":
             self._halted(message["n"])
         elif kind == "spool":
-            self._desk.submit(self._guarded, self._import, message["campaign"])
+            self._threads.desk.submit(self._import, message["campaign"])
         elif kind == "job":
-            self._promise(self._jobs.submit(self._guarded, self._job, message))
+            self._threads.promise(self._threads.jobs.submit(self._job, message))
         elif kind == "dead":
-            self._desk.submit(self._guarded, self._recover)
+            self._threads.desk.submit(self._recover)
         elif kind == "token_refused":
-            self._tokens.submit(self._guarded, self._token_refused, message)
-
-    def _promise(self, given: Future[None]) -> None:
-        """Somebody waits for it: what is begun when we are told to stop is finished, if it does not take long."""
-        self._open.add(given)
-        given.add_done_callback(self._open.discard)
-
-    def _guarded(self, step: Callable[..., None], *args: Any) -> None:
-        """A thread's outermost frame: trouble is logged, the sweeps take up what was left."""
-        try:
-            again_if_busy(lambda: step(*args))
-        except StoreAway as e:
-            self._store_trouble = str(e)
-            log.warning("%s", e)
-        except Exception:
-            log.exception("%s failed", step.__name__)
-
-    def _say(self, message: dict[str, Any]) -> None:
-        with self._saying:
-            try:
-                self._child.sock.sendall(encode(message))
-            except OSError:
-                pass  # the master is gone: the loop sees the end of file
-
-    def _work(self, count: int) -> None:
-        self._say({"t": "work", "shards": count})
+            self._threads.tokens.submit(self._token_refused, message)
 
     def _token(self, account: str) -> None:
         self._say({"t": "token", "account": account})
-        self._announce(self._db())
-
-    def _db(self) -> Database:
-        """This thread's connection."""
-        if not hasattr(self._local, "db"):
-            self._local.db = open_store(self._config.store_url)
-        db: Database = self._local.db
-        return db
+        self._announcer.announce(self._db())
 
     # ---- imports, plans, recovery: one thread, one after the other
 
@@ -284,9 +236,9 @@ class Dispatcher:
                 self._say({"t": "refused", "error": str(e)})
                 time.sleep(_STORE_RETRY)
             except (StoreAway, OSError) as e:
-                if str(e) != self._store_trouble:  # once, not every second
+                if str(e) != self._threads.store_trouble:  # once, not every second
                     log.warning("%s; trying again until it is there", e)
-                self._store_trouble, self._refused = str(e), None
+                self._threads.store_trouble, self._refused = str(e), None
                 time.sleep(_STORE_RETRY)
         self._advance(self._db())
         for account in self._config.accounts:
@@ -364,14 +316,11 @@ class Dispatcher:
         if others and db.shared:
             for each in self._shared.inherit(db, others, self._cluster.leads):
                 self._schedule(each)
-        self._jobs.submit(self._guarded, self._sweep_limits)
-        self._announce(db)
+        self._threads.jobs.submit_with_db(self._limits.sweep)
+        self._announcer.announce(db)
         self._receipts.settle(db)
         self._durability.look(db)
-        self._store_trouble = None
-
-    def _sweep_limits(self) -> None:
-        self._limits.sweep(self._db())
+        self._threads.store_trouble = None
 
     def _check_epoch(self, db: Database) -> None:
         """Also a store that is replaced while we run: its connection comes back, and it is another."""
@@ -384,9 +333,6 @@ class Dispatcher:
         """A store that is put back while we are away shows an earlier one."""
         if self._trusted.is_set():
             self._advance(self._db())
-
-    def _leave_parts(self) -> None:
-        self._parts.leave(self._db())
 
     def _repair(self, campaign: Campaign) -> str:
         """On the desk, where recovery runs too. Raises RpcError."""
@@ -426,28 +372,10 @@ class Dispatcher:
         except FanoutdError as e:
             raise RpcError(-32005, f"campaign {campaign.id} cannot be planned to its end: {e}", "campaign") from None
 
-    def _announce(self, db: Database) -> None:
-        waiting = shards.ready(db)
-        if waiting:
-            self._wake(db, waiting)
-
-    def _wake(self, db: Database, waiting: int) -> None:
-        self._look_for_room(db)
-        self._work(waiting)
-
-    def _look_for_room(self, db: Database) -> None:
-        """Workers claim nobody when a journal cannot grow: say so where people look."""
-        disk = os.statvfs(self._journals)
-        full = disk.f_bavail * disk.f_frsize < _LEAST_ROOM
-        if full != self._disk_full:
-            with db.transaction():
-                campaigns.explain_all(db, "disk", f"the disk of {self._journals} is full: make room" if full else None)
-            self._disk_full = full
-
     def _recover(self) -> None:
         recover(self._db(), self._journals, self._node, self._at_any_risk)
         take_over(self._db(), self._node)
-        self._announce(self._db())
+        self._announcer.announce(self._db())
 
     def _at_any_risk(self, account: str) -> bool:
         """Whether the account wants custom messages repeated whose answer was never seen."""
@@ -470,7 +398,7 @@ class Dispatcher:
             self._later[campaign.id] = campaign.send_at or 0
         elif campaign.id not in self._planning:
             self._planning.add(campaign.id)
-            self._checks.submit(self._guarded, self._check, campaign)
+            self._threads.checks.submit(self._check, campaign)
 
     def _check(self, campaign: Campaign) -> None:
         """Nobody is planned who would be sent what does not fit its template."""
@@ -481,20 +409,17 @@ class Dispatcher:
             if objected:
                 self._planning.discard(campaign.id)
         if not objected:
-            plans = self._plans if campaign.origin == "query" else self._lists
-            plans.submit(self._guarded, self._plan, campaign)
+            plans = self._threads.plans if campaign.origin == "query" else self._threads.lists
+            plans.submit(self._plan, campaign)
 
     def _plan(self, campaign: Campaign) -> None:
-        self._jobs.submit(self._guarded, self._ask_quota, campaign.account)
+        self._threads.jobs.submit_with_db(self._limits.begins, campaign.account)
         try:
             room = forecast.room(self._db(), campaign)
             self._planner.plan(self._db(), campaign)
             forecast.warn(self._db(), campaign.id, room)
         finally:
             self._planning.discard(campaign.id)
-
-    def _ask_quota(self, account: str) -> None:
-        self._limits.begins(self._db(), account)
 
     def _until_due(self) -> float | None:
         due = min(list(self._later.values()), default=None)
@@ -504,7 +429,7 @@ class Dispatcher:
         at = wall_ms()
         for campaign in [each for each, due in list(self._later.items()) if due <= at]:
             del self._later[campaign]
-            self._desk.submit(self._guarded, self._due, campaign)
+            self._threads.desk.submit(self._due, campaign)
 
     def _due(self, campaign: str) -> None:
         found = campaigns.get(self._db(), campaign)
@@ -513,7 +438,7 @@ class Dispatcher:
 
     def _resumed(self, campaign: str) -> None:
         """It was let go on elsewhere."""
-        self._desk.submit(self._guarded, self._due, campaign)
+        self._threads.desk.submit(self._due, campaign)
 
     # ---- jobs and tokens
 
@@ -547,11 +472,11 @@ class Dispatcher:
 
     def _submit_recurring(self) -> None:
         for campaign in recurring.submit_due(self._db(), self._spool, self._config, self._node, wall_ms()):
-            self._desk.submit(self._guarded, self._import, campaign)
+            self._threads.desk.submit(self._import, campaign)
 
     def _token_alarm(self, account: str) -> None:
         try:
-            self._tokens.submit(self._guarded, lambda: self._refresher.check(self._db(), account))
+            self._threads.tokens.submit(lambda: self._refresher.check(self._db(), account))
         except RuntimeError:
             pass  # the process is about to end
 
@@ -563,7 +488,7 @@ class Dispatcher:
 
     def _why_not_yet(self) -> str | None:
         """What the daemon waits for before it does anything."""
-        return None if self._trusted.is_set() else self._refused or self._store_trouble
+        return None if self._trusted.is_set() else self._refused or self._threads.store_trouble
 
     def _wait_for_trust(self) -> None:
         """Raises RpcError when this node may not use its store."""
@@ -604,7 +529,7 @@ class Dispatcher:
     def _halted(self, number: int) -> None:
         answer = self._halting.pop(number, None)
         if answer is not None and sqlite_path(self._config.store_url) is None:
-            self._promise(self._obeying.submit(self._guarded, self._answer_obeyed, answer))
+            self._threads.promise(self._threads.obeying.submit(self._answer_obeyed, answer))
         elif answer is not None:
             self._say(answer)
 
@@ -651,7 +576,7 @@ class Dispatcher:
         elif method == "campaign.retry":
             state = commands.retry(db, campaign, params["failed"], params["unknown"])
         else:
-            state = self._desk.submit(self._repair, campaign).result()
+            state = self._threads.desk.result(self._repair, campaign)
         self._shared.ordered(db, campaign.id)
         self._go_on(db, campaign.id)
         return state
@@ -660,7 +585,7 @@ class Dispatcher:
         found = campaigns.get(db, campaign)
         if found:
             self._plan_own(found)
-        self._announce(db)
+        self._announcer.announce(db)
 
     def _just_accepted(self, db: Database, campaign: str) -> Campaign | None:
         """Found from the moment of the answer: it may still lie in the spool."""
@@ -675,8 +600,8 @@ class Dispatcher:
         latency = (time.monotonic() - started) * 1000
         return {
             "store": {
-                "kind": db.kind, "ok": self._store_trouble is None, "latency_ms": round(latency, 2),
-                "error": self._store_trouble,
+                "kind": db.kind, "ok": self._threads.store_trouble is None, "latency_ms": round(latency, 2),
+                "error": self._threads.store_trouble,
             },
             "accounts": [self._account(db, name) for name in self._config.accounts],
             "shards": {"pending": waiting, "leased": leased},
@@ -701,10 +626,3 @@ class Dispatcher:
             "part": self._limits.part(name),
             "quota": self._limits.quota(db, name),
         }
-
-
-def _receive(child: Child) -> bytes:
-    try:
-        return child.sock.recv(1 << 16)
-    except ConnectionResetError:
-        return b""
