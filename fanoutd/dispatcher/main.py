@@ -21,50 +21,39 @@ from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.channel import Channel
 from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.durability import Durability
-from fanoutd.dispatcher.epoch import WENT_BACK, Epoch
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.explain import explain
+from fanoutd.dispatcher.home import Home
 from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.limits import Limits
 from fanoutd.dispatcher.parts import Parts
+from fanoutd.dispatcher.plan_queue import PlanQueue
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import Queries, RpcError, deliveries, known
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
-from fanoutd.dispatcher.repair import repair
+from fanoutd.dispatcher.repair_orders import JOURNALS_KEPT, RepairOrders
 from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.subscribers import Subscribers
 from fanoutd.dispatcher.templates import Templates
-from fanoutd.dispatcher.tenure import Tenure
 from fanoutd.dispatcher.threads import Threads
 from fanoutd.dispatcher.token_answers import TokenAnswers
-from fanoutd.errors import BadConfig, FanoutdError
-from fanoutd.journal import discredit, expire
+from fanoutd.dispatcher.trust import Trust
+from fanoutd.journal import expire
 from fanoutd.log import follow as follow_log
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, nodes, rounds, shards
+from fanoutd.store import Database, StoreAway, again_if_busy, campaigns, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
-from fanoutd.store.nodes import NameTaken
-from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
 from fanoutd.worker.tallies import forget
 
 log = logging.getLogger("fanoutd.dispatcher")
 
-COPIED = (
-    "the state directory is a copy, or came back from a backup; if its original still runs it sends to these people; "
-    "when it does not: `fanoutd campaign repair` takes from the journals what was sent, and lets the campaign go on"
-)
-
-#: Pause before the store is tried again, in seconds.
-_STORE_RETRY = 1.0
 #: Whoever asked has been told long ago that there is no answer, in seconds: with a store that is away the questions
 #: that wait would each take their time, and those behind them theirs.
 _STALE = 6.0
-#: For how long settled journals are kept, in seconds: as long as a backup of the store may be old and repaired.
-JOURNALS_KEPT = 172_800.0
 _HALTS = ("campaign.pause", "campaign.cancel")
 _ORDERS = (*_HALTS, "campaign.resume", "campaign.retry", "campaign.repair")
 
@@ -88,6 +77,7 @@ class Dispatcher:
         self._journals = state_dir / "journals"
         for folder in (self._journals, state_dir / "rate"):
             folder.mkdir(mode=0o700, exist_ok=True)
+        home = Home(child.config, child.node, self._spool)
         self._channel = Channel(child.sock)
         self._say = self._channel.say
         self._threads = Threads(self._config.store_url)
@@ -95,15 +85,14 @@ class Dispatcher:
         self._announcer = Announcer(self._journals, self._say)
         # What the store says of a campaign, and what the workers are told of it, change together.
         self._ordering = threading.Lock()
-        self._trusted = threading.Event()
-        self._planning: set[str] = set()
         self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
-        self._later: dict[str, int] = {}  # when campaigns are due, in milliseconds since 1970
-        self._planner = Planner(self._config, self._spool, self._node, self._announcer.work)
+        planner = Planner(self._config, self._spool, self._node, self._announcer.work)
         self._cluster = Cluster(
             self._node, identity.of(state_dir).secret, self._db, lambda: self._config.workers.count
         )
         self._refresher = Refresher(self._config, self._token, Alarms(self._token_alarm).set, self._cluster.hold)
+        self._trust = Trust(home, child.master_pid, self._cluster, self._threads, self._say, self._refresher.begin)
+        self._repairs = RepairOrders(home, planner, self._db)
         self._token_answers = TokenAnswers(self._config, self._refresher)
         self._templates = Templates(self._config.accounts, self._refresher.check)
         self._queries = Queries()
@@ -115,9 +104,11 @@ class Dispatcher:
         self._cluster.each_beat(self._parts.beat)
         self._cluster.each_beat(self._refresher.follow)
         self._cluster.each_beat(self._outbox.each_beat)
+        self._plan_queue = PlanQueue(home, self._threads, planner, self._templates, self._limits)
         self._shared = SharedWork(
-            self._node, state_dir, self._spool, Means(self._say, self._announcer.wake, self._resumed, self._ordering)
-        )
+            self._node, state_dir, self._spool,
+            Means(self._say, self._announcer.wake, self._plan_queue.look_at, self._ordering),
+        )  # fmt: skip
         self._cluster.each_beat(self._shared.beat)
         #: What is answered without a campaign at hand: the method's params and the thread's connection in.
         self._questions: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
@@ -150,26 +141,24 @@ class Dispatcher:
             "spool_sweep": self._sweep_spool,
             "quota_check": lambda: self._limits.check(self._db()),
             "errands": lambda: self._outbox.work(self._db()),
-            "recurring": self._submit_recurring,
+            "recurring": self._plan_queue.submit_recurring,
         }
-        self._refused: str | None = None  # why this node may not use its store
         self._durability = Durability(state_dir, child.config.store_url)
-        self._epoch = Epoch(state_dir, self._node, child.config.store_url)
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
         die_with_parent(signal.SIGTERM)  # by its default action: nothing here needs a farewell
         self._say({"t": "ready"})
         while True:
-            readable = self._channel.wait(self._until_due())
-            self._plan_due()
+            readable = self._channel.wait(self._plan_queue.until_due())
+            self._plan_queue.look_at_due()
             if not readable:
                 continue
             messages = self._channel.hear()
             if messages is None or any(m["t"] == "quit" for m in messages):
                 return 0
             if stops := [m for m in messages if m["t"] == "stop"]:
-                self._threads.promise(self._threads.desk.submit(self._last_epoch))
+                self._threads.promise(self._threads.desk.submit(self._trust.leave))
                 self._threads.keep_promises(_LAST_WORDS)
                 if any(m.get("last") for m in stops):
                     wait([self._threads.jobs.submit_with_db(self._parts.leave)], _LAST_WORDS)
@@ -190,7 +179,7 @@ class Dispatcher:
             self._threads.desk.submit(self._start)
         elif kind == "logs":
             follow_log(message)
-        elif kind == "ask" and message["method"] == "daemon.status" and (why := self._why_not_yet()):
+        elif kind == "ask" and message["method"] == "daemon.status" and (why := self._trust.why_not_yet):
             self._say({"t": "answer", "n": message["n"], "result": self._status_without_store(why)})
         elif kind == "ask" and message["method"] == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._threads.syncs.submit(self._answer, message)
@@ -203,7 +192,7 @@ class Dispatcher:
         elif kind == "halted":
             self._halted(message["n"])
         elif kind == "spool":
-            self._threads.desk.submit(self._import, message["campaign"])
+            self._threads.desk.submit(self._plan_queue.take_in, message["campaign"])
         elif kind == "job":
             self._threads.promise(self._threads.jobs.submit(self._job, message))
         elif kind == "dead":
@@ -215,162 +204,40 @@ class Dispatcher:
         self._say({"t": "token", "account": account})
         self._announcer.announce(self._db())
 
-    # ---- imports, plans, recovery: one thread, one after the other
-
     def _start(self) -> None:
-        """Nothing else is done, no question answered and nobody sent to, before it is known whether to trust."""
-        while not self._trusted.is_set():
-            try:
-                self._bring_up(self._db())
-                self._cluster.join(self._db())
-                self._distrust()
-                self._refresher.begin(self._db())
-                self._trusted.set()
-                self._cluster.begin()
-            except NameTaken as e:
-                file = identity.file_of(self._config.daemon.state_dir)
-                self._refuse(f"{e}; if it is another machine, stop this daemon, remove {file} and start it again")
-                time.sleep(_STORE_RETRY)
-            except BadConfig as e:  # nothing else has its turn until the master has ended us
-                self._refuse(str(e))
-                self._say({"t": "refused", "error": str(e)})
-                time.sleep(_STORE_RETRY)
-            except (StoreAway, OSError) as e:
-                if str(e) != self._threads.store_trouble:  # once, not every second
-                    log.warning("%s; trying again until it is there", e)
-                self._threads.store_trouble, self._refused = str(e), None
-                time.sleep(_STORE_RETRY)
-        self._advance(self._db())
+        self._trust.establish()
+        self._trust.advance(self._db())
         for account in self._config.accounts:
             self._token_alarm(account)
         self._limits.start(self._db())
         self._sweep()
 
-    def _bring_up(self, db: Database) -> None:
-        """Raises BadConfig when the tables are a newer program's, and were before this daemon was started."""
-        tenure = Tenure(self._config.daemon.state_dir, self._child.master_pid)
-        try:
-            migrate(db)
-            tenure.begin()
-        except BadConfig as e:
-            if not tenure.begun:
-                raise
-            log.warning("%s; this daemon goes on as long as it runs", e)
-
-    def _refuse(self, why: str) -> None:
-        """This node may not use its store; whoever asks for something is told, and workers get nothing."""
-        if self._refused != why:
-            log.error("%s", why)
-        self._refused = why
-
-    def _distrust(self) -> None:
-        """Stop what an earlier store, or a copied state directory, would send a second time. May be repeated."""
-        db = self._db()
-        state_dir = self._config.daemon.state_dir
-        known = identity.of(state_dir)
-        if known.copied and self._cluster.others_live(db) and not self._epoch.journals_know_more(db, self._journals):
-            # Its original's leases and lists are the original's, and it would know if the store had been put back.
-            log.warning("the state directory is a copy of node %s's; this is node %s", known.was, self._node)
-            discredit(self._journals)
-            self._epoch.advance(db, anew=True)
-            identity.seen_to(state_dir)
-        elif known.copied:
-            for campaign in self._spool.pending():
-                bring_in(db, self._spool, self._config, self._node, campaign)
-            self._stop_all(db, "copy", COPIED)
-            self._epoch.advance(db, anew=True)  # the node is a new one: its store has no past
-            identity.seen_to(state_dir)
-        elif self._epoch.went_back(db) or self._epoch.journals_know_more(db, self._journals):
-            self._went_back(db)
-
-    def _went_back(self, db: Database) -> None:
-        self._stop_all(db, "past", WENT_BACK)
-        self._epoch.advance(db, anew=True)
-
-    def _advance(self, db: Database) -> None:
-        if not self._epoch.advance(db):
-            self._went_back(db)
-
-    def _stop_all(self, db: Database, cause: str, reason: str) -> None:
-        stopped = commands.pause_unfinished(db, cause, reason)
-        log.error("%s (%d campaigns)", reason, len(stopped))
-
     def _sweep(self) -> None:
         """Take up whatever somebody left: dead workers, files, plans, campaigns at their end."""
         db = self._db()
-        self._check_epoch(db)
+        self._trust.check(db)
         self._recover()
         for campaign in self._spool.pending():
-            self._import(campaign)
+            self._plan_queue.take_in(campaign)
         if db.shared:
-            self._take_part_in_repairs(db)
+            self._repairs.take_part(db)
         others = []
         for each in campaigns.in_states(db, "planning", "scheduled", "running"):
             if each.planned:
                 with db.transaction():
                     campaigns.finish(db, each.id)
             elif each.node == self._node:
-                self._schedule(each)
+                self._plan_queue.add(each)
             else:
                 others.append(each)
         if others and db.shared:
             for each in self._shared.inherit(db, others, self._cluster.leads):
-                self._schedule(each)
+                self._plan_queue.add(each)
         self._threads.jobs.submit_with_db(self._limits.sweep)
         self._announcer.announce(db)
         self._receipts.settle(db)
         self._durability.look(db)
         self._threads.store_trouble = None
-
-    def _check_epoch(self, db: Database) -> None:
-        """Also a store that is replaced while we run: its connection comes back, and it is another."""
-        if self._epoch.went_back(db):
-            self._went_back(db)
-        elif campaigns.in_states(db, "planning", "running"):
-            self._advance(db)
-
-    def _last_epoch(self) -> None:
-        """A store that is put back while we are away shows an earlier one."""
-        if self._trusted.is_set():
-            self._advance(self._db())
-
-    def _repair(self, campaign: Campaign) -> str:
-        """On the desk, where recovery runs too. Raises RpcError."""
-        db = self._db()
-        if campaign.state not in ("paused", "cancelled") or campaign.cause not in DISTRUSTED:
-            words = f"campaign {campaign.id} needs no repair; it is {campaign.state}"
-            raise RpcError(-32003, words, "campaign")
-        if not campaign.definition:
-            words = f"campaign {campaign.id} asks for what is not configured; put it back, reload, and repair it then"
-            raise RpcError(-32003, words, "campaign")
-        if not campaign.planned and campaign.state == "paused":
-            self._plan_for_repair(db, campaign)
-        repair(db, self._journals, self._node, campaign, self._may_have_sent(db))
-        return known(db, campaign.id).state
-
-    def _may_have_sent(self, db: Database) -> set[str]:
-        """Nodes that may have journals of what an earlier store does not know."""
-        if not db.shared:
-            return set()
-        return nodes.heard_of(db, int(JOURNALS_KEPT * 1000)) - {identity.of(self._config.daemon.state_dir).was or ""}
-
-    def _take_part_in_repairs(self, db: Database) -> None:
-        """Of what was ordered on another node; it cannot read our journals."""
-        for each in campaigns.in_repair(db):
-            heard = campaigns.heard(db, each.id)
-            if heard and self._node not in heard.nodes and each.cause in DISTRUSTED:
-                self._repair(each)
-
-    def _plan_for_repair(self, db: Database, campaign: Campaign) -> None:
-        """Who is in it must be known before the journals can say who was sent to."""
-        if campaign.send_at is not None and campaign.send_at > wall_ms():
-            return  # nobody can have been sent to
-        with db.transaction():
-            campaigns.take_in_hand(db, campaign.id, self._node)
-        try:
-            self._planner.complete(db, self._planner.begin(db, campaign), ("paused",))
-        except FanoutdError as e:
-            raise RpcError(-32005, f"campaign {campaign.id} cannot be planned to its end: {e}", "campaign") from None
 
     def _recover(self) -> None:
         recover(self._db(), self._journals, self._node, self._at_any_risk)
@@ -382,70 +249,12 @@ class Dispatcher:
         found = self._config.accounts.get(account)
         return found is not None and found.on_unknown == "resend"
 
-    def _import(self, campaign: str) -> None:
-        found = bring_in(self._db(), self._spool, self._config, self._node, campaign)
-        if found:
-            self._plan_own(found)
-
-    def _plan_own(self, campaign: Campaign) -> None:
-        """Another node's plan is not ours."""
-        unplanned = not campaign.planned and campaign.state in ("planning", "scheduled", "running")
-        if unplanned and campaign.node == self._node:
-            self._schedule(campaign)
-
-    def _schedule(self, campaign: Campaign) -> None:
-        if campaign.state == "scheduled" and (campaign.send_at or 0) > wall_ms():
-            self._later[campaign.id] = campaign.send_at or 0
-        elif campaign.id not in self._planning:
-            self._planning.add(campaign.id)
-            self._threads.checks.submit(self._check, campaign)
-
-    def _check(self, campaign: Campaign) -> None:
-        """Nobody is planned who would be sent what does not fit its template."""
-        objected = True
-        try:
-            objected = campaign.state != "running" and self._templates.stop(self._db(), campaign)
-        finally:
-            if objected:
-                self._planning.discard(campaign.id)
-        if not objected:
-            plans = self._threads.plans if campaign.origin == "query" else self._threads.lists
-            plans.submit(self._plan, campaign)
-
-    def _plan(self, campaign: Campaign) -> None:
-        self._threads.jobs.submit_with_db(self._limits.begins, campaign.account)
-        try:
-            room = forecast.room(self._db(), campaign)
-            self._planner.plan(self._db(), campaign)
-            forecast.warn(self._db(), campaign.id, room)
-        finally:
-            self._planning.discard(campaign.id)
-
-    def _until_due(self) -> float | None:
-        due = min(list(self._later.values()), default=None)
-        return None if due is None else max(0.0, (due - wall_ms()) / 1000)
-
-    def _plan_due(self) -> None:
-        at = wall_ms()
-        for campaign in [each for each, due in list(self._later.items()) if due <= at]:
-            del self._later[campaign]
-            self._threads.desk.submit(self._due, campaign)
-
-    def _due(self, campaign: str) -> None:
-        found = campaigns.get(self._db(), campaign)
-        if found:
-            self._plan_own(found)
-
-    def _resumed(self, campaign: str) -> None:
-        """It was let go on elsewhere."""
-        self._threads.desk.submit(self._due, campaign)
-
     # ---- jobs and tokens
 
     def _job(self, message: dict[str, Any]) -> None:
         error = said = None
         try:
-            self._wait_for_trust()
+            self._trust.wait()
             if message["name"] in _ONCE_FOR_ALL and not self._cluster.leads:
                 said = _NOT_THE_LEADER
             else:
@@ -470,10 +279,6 @@ class Dispatcher:
         if not any(each.cause in DISTRUSTED for each in campaigns.in_states(self._db(), "paused")):
             expire(self._journals, JOURNALS_KEPT)
 
-    def _submit_recurring(self) -> None:
-        for campaign in recurring.submit_due(self._db(), self._spool, self._config, self._node, wall_ms()):
-            self._threads.desk.submit(self._import, campaign)
-
     def _token_alarm(self, account: str) -> None:
         try:
             self._threads.tokens.submit(lambda: self._refresher.check(self._db(), account))
@@ -481,27 +286,17 @@ class Dispatcher:
             pass  # the process is about to end
 
     def _token_refused(self, message: dict[str, Any]) -> None:
-        self._trusted.wait()
+        self._trust.given.wait()
         if message["account"] in self._config.accounts:
             reason, token = message.get("reason"), message.get("token_refused", True)
             self._refresher.refused(self._db(), message["account"], message["token"], reason, token)
-
-    def _why_not_yet(self) -> str | None:
-        """What the daemon waits for before it does anything."""
-        return None if self._trusted.is_set() else self._refused or self._threads.store_trouble
-
-    def _wait_for_trust(self) -> None:
-        """Raises RpcError when this node may not use its store."""
-        while not self._trusted.wait(_STORE_RETRY):
-            if self._refused is not None:
-                raise RpcError(-32005, self._refused)
 
     # ---- questions
 
     def _answer(self, message: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
         try:
-            self._wait_for_trust()
+            self._trust.wait()
             if time.monotonic() - message.get("came", math.inf) > _STALE:
                 raise StoreAway("the store is slow to answer")
             with self._ordering if message["method"] in _ORDERS else nullcontext():
@@ -576,7 +371,7 @@ class Dispatcher:
         elif method == "campaign.retry":
             state = commands.retry(db, campaign, params["failed"], params["unknown"])
         else:
-            state = self._threads.desk.result(self._repair, campaign)
+            state = self._threads.desk.result(self._repairs.carry_out, campaign)
         self._shared.ordered(db, campaign.id)
         self._go_on(db, campaign.id)
         return state
@@ -584,7 +379,7 @@ class Dispatcher:
     def _go_on(self, db: Database, campaign: str) -> None:
         found = campaigns.get(db, campaign)
         if found:
-            self._plan_own(found)
+            self._plan_queue.plan_own(found)
         self._announcer.announce(db)
 
     def _just_accepted(self, db: Database, campaign: str) -> Campaign | None:
