@@ -370,13 +370,13 @@ def test_nothing_is_done_before_it_is_known_whether_the_store_is_to_be_trusted(t
         away = StoreAway("locked")
         d = Dispatcher(Child("dispatcher", 1, 1, b.config, "node1", theirs, Board(2), 1, os.getppid()))
         with (
-            mock.patch("fanoutd.dispatcher.main.commands.pause_unfinished", side_effect=[away, away]) as stopped,
+            mock.patch("fanoutd.dispatcher.trust.commands.pause_unfinished", side_effect=[away, away]) as stopped,
             pytest.raises(StopIteration),  # its third try is answered by nobody
         ):
             d._start()
-        assert stopped.call_count == 3 and not d._trusted.is_set()
+        assert stopped.call_count == 3 and not d._trust.given.is_set()
         d._start()
-        assert d._trusted.is_set() and b.state() == "paused"
+        assert d._trust.given.is_set() and b.state() == "paused"
     finally:
         ours.close()
         theirs.close()

@@ -1,7 +1,7 @@
 """What operators order about a campaign: pause, resume, cancel, retry, resolve.
 
 Each makes one durable change and says the campaign's state after it. Whoever pauses or cancels is answered
-by ``main`` when every worker of this node has obeyed too.
+by ``answers`` when every worker of this node has obeyed too.
 """
 
 from __future__ import annotations

@@ -1,0 +1,77 @@
+"""The scheduled jobs, by the name that the clock gives them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fanoutd.dispatcher.cluster import Cluster
+from fanoutd.dispatcher.errands import Errands
+from fanoutd.dispatcher.home import Home
+from fanoutd.dispatcher.limits import Limits
+from fanoutd.dispatcher.plan_queue import PlanQueue
+from fanoutd.dispatcher.queries import RpcError
+from fanoutd.dispatcher.refresher import Refresher
+from fanoutd.dispatcher.repair_orders import JOURNALS_KEPT
+from fanoutd.dispatcher.threads import Threads
+from fanoutd.dispatcher.trust import Trust
+from fanoutd.journal import expire
+from fanoutd.store import StoreAway, again_if_busy, campaigns, rounds
+from fanoutd.store.campaigns import DISTRUSTED
+
+log = logging.getLogger(__name__)
+
+#: Jobs that one node does for all; the others are done everywhere.
+_ONCE_FOR_ALL = ("token_check", "quota_check", "errands", "recurring")
+_NOT_THE_LEADER = "not the leader"
+
+
+class Jobs:
+    """``say`` speaks to the master. ``sweep`` is done at the desk."""
+
+    def __init__(
+        self, home: Home, say: Callable[[dict[str, Any]], None], threads: Threads, trust: Trust, cluster: Cluster,
+        refresher: Refresher, limits: Limits, errands: Errands, plan_queue: PlanQueue, sweep: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._home, self._say, self._threads, self._trust, self._cluster = home, say, threads, trust, cluster
+        self._refresher = refresher
+        self._table: Mapping[str, Callable[[], None]] = {
+            "token_check": self._check_tokens,
+            "rescue_sweep": lambda: threads.desk.submit(sweep).result(),
+            "spool_sweep": self._sweep_spool,
+            "quota_check": lambda: limits.check(threads.db()),
+            "errands": lambda: errands.work(threads.db()),
+            "recurring": plan_queue.submit_recurring,
+        }
+
+    def do(self, message: dict[str, Any]) -> None:
+        """A ``job`` of the master, whom its end is told, and what went wrong."""
+        error = said = None
+        try:
+            self._trust.wait()
+            if message["name"] in _ONCE_FOR_ALL and not self._cluster.leads:
+                said = _NOT_THE_LEADER
+            else:
+                again_if_busy(self._table[message["name"]])
+        except RpcError as e:
+            error = e.message
+        except StoreAway as e:
+            error = str(e)
+        except Exception as e:
+            log.exception("job %s failed", message["name"])
+            error = type(e).__name__
+        self._say({"t": "job", "n": message["n"], "error": error, "said": said})
+
+    def _check_tokens(self) -> None:
+        for account in self._home.config.accounts:
+            self._refresher.check(self._threads.db(), account)
+
+    def _sweep_spool(self) -> None:
+        spool = self._home.spool
+        spool.expire_keys(self._home.config.schedule.retention)
+        spool.uploads.expire()
+        db = self._threads.db()
+        rounds.tidy(db)
+        if not any(each.cause in DISTRUSTED for each in campaigns.in_states(db, "paused")):
+            expire(self._home.journals, JOURNALS_KEPT)
