@@ -154,6 +154,11 @@ class Orphan:
         os.close(self._fd)
 
 
+def worker_of(name: str) -> str:
+    """The worker's name, of the name of one of its journals, which end with a number."""
+    return name.rpartition("-")[0]
+
+
 def _put_aside(path: Path) -> None:
     folder = path.parent / KEPT
     folder.mkdir(mode=0o700, exist_ok=True)

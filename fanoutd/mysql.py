@@ -145,8 +145,10 @@ _AWAY = frozenset({
 
 
 def away(error: BaseException) -> bool:
-    """Whether what was asked may be asked again later."""
-    return lost(error) or number(error) in _AWAY | BUSY
+    """Whether what was asked may be asked again later. Of what nobody has foreseen too, if PyMySQL holds the server's
+    state or the connection to be at fault and not the statement: a process would end by it, and the next one too."""
+    unforeseen = isinstance(error, pymysql.err.OperationalError | pymysql.err.InternalError)
+    return lost(error) or unforeseen or number(error) in _AWAY | BUSY
 
 
 def lost(error: BaseException) -> bool:

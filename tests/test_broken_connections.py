@@ -17,12 +17,14 @@ import pytest
 
 from fanoutd import mysql as errors
 from fanoutd.config.mysql_url import parse
+from fanoutd.dispatcher.repair import repair
 from fanoutd.mysql import CONNECT_TIMEOUT
 from fanoutd.outcome import State
-from fanoutd.store import StoreAway, campaigns, mysql, open_store, quotas, shards
+from fanoutd.store import StoreAway, campaigns, mysql, open_store, quotas, rounds, shards
 from fanoutd.times import wall_ms
 from support.bench import Bench, person, wait_for
 from support.mariadb import PASSWORD, MariaDb, server
+from support.stores import ours, refill
 from support.wire import Wire
 
 Make = Callable[..., Bench]
@@ -232,7 +234,7 @@ def test_a_connection_that_the_server_ended_for_its_idleness_is_not_missed(bench
 
 
 def test_the_victim_of_a_deadlock_writes_its_round_again(bench: Make, wire: Wire) -> None:
-    """The worker holds shards and wants its round's row last; we take them the other way round, and are the heavier."""
+    """The worker has shards and wants its count of calls last; we take them the other way round, and are heavier."""
     b = bench(wire, concurrency=8, latency="10ms", rate=400)
     b.campaign(600, shard=100)
     b.work()
@@ -243,7 +245,7 @@ def test_the_victim_of_a_deadlock_writes_its_round_again(bench: Make, wire: Wire
         for _ in range(5):
             link.begin()
             cursor.execute("INSERT INTO heavy VALUES " + ", ".join(["(NULL)"] * 2000))
-            cursor.execute("SELECT number FROM fanout_round FOR UPDATE")
+            cursor.execute("SELECT used FROM fanout_quota_part FOR UPDATE")
             time.sleep(0.4)  # by now the worker waits for it, its shards in hand
             cursor.execute("SELECT id FROM fanout_shard FOR UPDATE")
             link.rollback()
@@ -252,6 +254,50 @@ def test_the_victim_of_a_deadlock_writes_its_round_again(bench: Make, wire: Wire
     assert int(deadlocks) >= 3
     wait_for(lambda: done(b), "the end")
     everybody_once(b, 600)
+
+
+def test_a_store_that_has_forgotten_its_last_commits_is_found_out_by_who_made_them(bench: Make, wire: Wire) -> None:
+    """As when a replica is promoted that lacks them: in it people are pending who were sent to."""
+    b = bench(wire, concurrency=8, latency="10ms", rate=400)
+    b.campaign(800, shard=800)
+    b.work()
+    wait_for(lambda: len(b.accepted()) > 100, "a first part")
+    with b.db.transaction():
+        before = ours(b.db)
+    known = len(b.accepted())
+    wait_for(lambda: len(b.accepted()) > known + 150, "more")
+
+    def put_back() -> bool:
+        with contextlib.suppress(StoreAway):
+            refill(b.db, before)
+            return True
+        return False
+
+    wait_for(put_back, "the earlier store")
+    wait_for(lambda: b.state() == "paused" and shards.owners(b.db) == [], "the end of what was on the wire", 15)
+    campaign = campaigns.get(b.db, "c-1")
+    assert campaign is not None and campaign.cause == "past"
+    repair(b.db, b.journals, "node1", campaign)
+    b.workers[0].say(t="work")
+    wait_for(lambda: done(b), "the end")
+    assert b.accepted() == {person(i): 1 for i in range(800)}
+    assert {row[0] for row in b.rows().values()} == {State.SENT}
+
+
+def test_a_worker_that_had_nothing_to_do_for_so_long_that_its_row_was_tidied_away_goes_on(
+    bench: Make, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "FORGOTTEN_AFTER", 1)
+    b = bench(wire)
+    b.campaign(50)
+    worker = b.work()
+    wait_for(lambda: done(b), "the end")
+    wait_for(lambda: any(m["t"] == "idle" for m in worker.listen()), "idleness")
+    wait_for(lambda: rounds.tidy(b.db) or not b.db.rows("SELECT * FROM fanout_round"), "the tidying")
+    b.campaign(50, "c-2", content="again")
+    worker.say(t="work")
+    wait_for(lambda: b.counts("c-2").sent_custom == 50, "the second one")
+    assert b.state("c-2") != "paused" and len(b.db.rows("SELECT * FROM fanout_round")) == 1
 
 
 @pytest.mark.parametrize(("number", "then"), [
@@ -267,6 +313,17 @@ def test_what_a_server_says_that_has_stepped_down_or_is_full(number: int, then: 
     assert errors.words(server, error) == (
         f"mysql://db.example.com:3306/fanout: words of the server ({number}){then}"
     )
+
+
+@pytest.mark.parametrize(("error", "passes"), [
+    (pymysql.err.OperationalError(1030, "Got error 28 from storage engine"), True),
+    (pymysql.err.OperationalError(1969, "Query execution was interrupted (max_statement_time exceeded)"), True),
+    (pymysql.err.OperationalError(3032, "The server is currently in offline mode"), True),
+    (pymysql.err.ProgrammingError(1064, "You have an error in your SQL syntax"), False),
+    (pymysql.err.DataError(1406, "Data too long for column"), False),
+])  # fmt: skip
+def test_trouble_of_a_server_that_nobody_has_foreseen_ends_no_process(error: Exception, passes: bool) -> None:
+    assert errors.away(error) is passes
 
 
 def test_a_dead_connection_is_noticed_in_seconds(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:

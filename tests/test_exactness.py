@@ -377,7 +377,8 @@ class Exactness(RuleBasedStateMachine):
             with mock.patch("fanoutd.dispatcher.recovery.adopt", note):
                 self.recover()
         except Killed:
-            if held and held[-1] is not None:  # none is held while leases without a journal are settled
+            # None is held while leases without a journal are settled: the last one is put aside by then.
+            if held and held[-1] is not None and held[-1].path.exists():
                 held[-1].close()  # as its process's end would
         finally:
             self.deadly = None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fanoutd.store import open_store
+from fanoutd.store import open_store, shards
 from fanoutd.store.database import StoreAway
 from fanoutd.store.schema import migrate
+from support.bench import Bench
 from support.far import FAR, compare
 from support.mariadb import server
 from support.wire import Wire
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path, store=server().database())
+    yield made
+    made.close()
 
 
 @pytest.mark.alone
@@ -61,3 +70,20 @@ def test_a_text_with_everything_in_it_is_a_text_among_others() -> None:
         db.later("INSERT INTO fanout_meta (name, value) VALUES ('a', %s)", text)
         found = db.later("SELECT value FROM fanout_meta WHERE value = %s", text)
         assert found.rows() == [(text,)]
+
+
+def test_nobody_waits_for_a_shard_that_somebody_has_leased_since(bench: Bench) -> None:
+    """Whoever has it writes down its outcomes, and may wait for us at the same time."""
+    bench.campaign(20, shard=10)
+    other = open_store(bench.config.store_url)
+    other.set_patience(1)
+    with other.transaction():
+        free = shards.ask_free(other)
+        assert len(free.rows()) == 2
+        with bench.db.transaction():
+            first = shards.lease(bench.db, "node1/w1")
+        assert first is not None
+        with bench.db.transaction():
+            bench.db.rows(f"SELECT id FROM fanout_shard WHERE id = %s{bench.db.LOCK}", first.shard)
+            taken = shards.take(other, "node1/w2", 20, free)
+    assert len(taken) == 1 and taken[0][0].shard != first.shard

@@ -383,6 +383,24 @@ def test_nothing_is_done_before_it_is_known_whether_the_store_is_to_be_trusted(t
         b.close()
 
 
+def test_limits_that_could_not_be_written_at_the_start_are_written_by_the_next_sweep(tmp_path: Path) -> None:
+    """Else those of an earlier configuration would be in force until the next one."""
+    b = Bench(tmp_path)
+    ours, theirs = socket.socketpair()
+    try:
+        Spool(b.journals.parent / "spool").prepare()
+        d = Dispatcher(Child("dispatcher", 1, 1, b.config, "node1", theirs, Board(2), 1, os.getppid()))
+        away = StoreAway("the connection was lost")
+        with mock.patch.object(d._limits, "start", side_effect=[away, None]) as begun:
+            for step in (d._start, d._sweep, d._sweep):
+                d._threads.guarded(step)
+        assert begun.call_count == 2
+    finally:
+        ours.close()
+        theirs.close()
+        b.close()
+
+
 def submit_offline(d: Daemon) -> str:
     """A submission that was accepted and not imported when its daemon stopped: it lies in the spool."""
     d.serve()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fanoutd import testimony
 from fanoutd.dispatcher import recovery
 from fanoutd.journal import Journal, Orphan, adopt, tag
 from fanoutd.outcome import State
-from fanoutd.store import Database, campaigns, shards
+from fanoutd.store import Database, campaigns, rounds, shards
 from fanoutd.store.campaigns import Campaign
+from fanoutd.store.mysql import MysqlDatabase
 from fanoutd.store.shards import Lease, Planned
 from support.stores import KINDS, opened, ours, refill
 
@@ -168,3 +171,46 @@ def test_recovery_that_was_killed_at_any_step_and_run_again_comes_to_the_same(
         assert db.rows("SELECT 1 FROM fanout_shard WHERE owner IS NOT NULL") == []
     assert all(each == found[0] for each in found)
     assert [row[2] for row in found[0]].count(State.UNKNOWN) == 3
+
+
+@pytest.mark.parametrize("db", ["mariadb"], indirect=True)
+def test_a_commit_that_comes_after_its_worker_was_killed_is_waited_for(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its lease would be found when nobody reads the journal any more, and all in it be unknown."""
+    worker = another(db)
+    with worker.transaction():
+        rounds.begin(worker, "n1/w")
+    journal = Journal(tmp_path / "n1", "w-1")
+    reads = threading.Event()
+
+    def read(data: bytes) -> testimony.Testimony:
+        reads.set()
+        return testimony.read(data)
+
+    monkeypatch.setattr(recovery, "read", read)
+    own = another(db)
+    recovering = threading.Thread(target=recover, args=(own, tmp_path, "n1"))
+    with worker.transaction():
+        rounds.write(worker, "n1/w", 1)
+        held = shards.lease(worker, f"n1/{journal.name}")
+        assert held is not None
+        journal.lease(held.shard, held.token, held.campaign)
+        shards.claim(worker, held, 10)
+        died(journal)
+        recovering.start()
+        assert reads.wait(5)
+        recovering.join(0.3)
+    recovering.join(5)
+    assert states(db) == [State.PENDING] * 3
+    assert shards.owners(db) == []
+    recover(db, tmp_path, "n1")
+    assert states(db) == [State.PENDING] * 3
+    for each in (worker, own):
+        each.close()
+
+
+def another(db: Database) -> Database:
+    """A connection to the same store."""
+    assert isinstance(db, MysqlDatabase)
+    return MysqlDatabase(db._server)

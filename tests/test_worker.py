@@ -16,6 +16,7 @@ from fanoutd.journal import in_use
 from fanoutd.outcome import State
 from fanoutd.sandbox.options import Options
 from fanoutd.sandbox.people import fate
+from fanoutd.store import shards
 from support.bench import Bench, person, stop_between_writes, wait_for
 from support.stores import KINDS, url
 
@@ -261,3 +262,18 @@ def test_what_was_taken_over_from_a_stopped_worker_is_told_by_it_when_it_wakes(
     wait_for(lambda: b.state() == "done" and b.counts().unknown <= 4, "what never left to be given back and sent", 40)
     _hold_ledger_against_store(b, 400)
     assert b.counts().unknown <= 4
+
+
+def test_a_shard_that_is_given_back_is_free_for_whoever_looked_before(bench: Make) -> None:
+    """Else a worker would call itself idle beside people who wait."""
+    b = bench()
+    b.campaign(10)
+    with b.db.transaction():
+        held = shards.lease(b.db, "node1/w1")
+        assert held is not None
+    with b.db.transaction():
+        free = shards.ask_free(b.db)
+        shards.release(b.db, held)
+        (taken, campaign, window), = shards.take(b.db, "node1/w2", 64, free)
+        assert (taken.shard, taken.token, campaign.id) == (held.shard, held.token + 1, "c-1")
+        assert len(window.people() or []) == 10

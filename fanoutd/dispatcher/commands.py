@@ -122,14 +122,6 @@ def _move(db: Database, campaign: Campaign, new: str, **columns: Any) -> None:
 
 def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
     """Stop every campaign that could send: what the store says of them is not to be trusted. Those it stopped."""
-    stopped = []
     with db.transaction():
-        for each in campaigns.in_states(db, "scheduled", "planning", "running", lock=db.LOCK):
-            if campaigns.move(db, each.id, each.state, "paused", cause=cause, reason=reason):
-                stopped.append(replace(each, state="paused", cause=cause, reason=reason))
-        db.execute(
-            "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE state = 'paused' AND "
-            f"COALESCE(cause, '') NOT IN ({', '.join(repr(each) for each in DISTRUSTED)})",
-            cause, reason,
-        )  # fmt: skip
-    return stopped
+        stopped = campaigns.pause_unfinished(db, cause, reason)
+    return [replace(each, state="paused", cause=cause, reason=reason) for each in stopped]

@@ -68,6 +68,7 @@ class Dispatcher:
         self._cluster = cluster = Cluster(node, identity.of(state_dir).secret, threads.db, lambda: config.workers.count)
         # Tokens, rate, quota.
         self._refresher = refresher = Refresher(config, self._renewed, Alarms(self._token_alarm).set, cluster.hold)
+        self._limited = False  # what this configuration says of quota and rate is in force
         self._parts = parts = Parts(config, node)
         self._limits = limits = Limits(config, announcer.announce, lambda: cluster.leads, parts.rate)
         # What happens to campaigns.
@@ -146,12 +147,14 @@ class Dispatcher:
         self._trust.advance(self._db())
         for account in self._config.accounts:
             self._token_alarm(account)
-        self._limits.start(self._db())
         self._sweep()
 
     def _sweep(self) -> None:
         """Take up whatever somebody left: dead workers, files, plans, campaigns at their end."""
         db = self._db()
+        if not self._limited:  # a store that goes away just now would leave the limits of an earlier configuration
+            self._limits.start(db)
+            self._limited = True
         self._trust.check(db)
         self._recover()
         for campaign in self._spool.pending():

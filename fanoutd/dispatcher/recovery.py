@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
-from fanoutd.journal import adopt, in_use, tag
+from fanoutd.journal import adopt, in_use, tag, worker_of
 from fanoutd.outcome import State, channel_number, repeatable
-from fanoutd.store import Database, campaigns, quotas, shards
+from fanoutd.store import Database, campaigns, quotas, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED
 from fanoutd.store.shards import Lease, Person, Result
 from fanoutd.testimony import Testimony, read
@@ -40,6 +40,9 @@ def recover(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk) -> 
             alive += 1
             continue
         said = read(orphan.data())
+        if db.shared:  # a lease that is about to be committed would be found when this journal is not read any more
+            with db.transaction():
+                rounds.ended(db, f"{node}/{worker_of(orphan.name)}")
         for held in shards.of_owner(db, f"{node}/{orphan.name}"):
             settle(db, held, said, at_any_risk)
         _settle_late(db, said)

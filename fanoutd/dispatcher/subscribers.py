@@ -60,14 +60,14 @@ class Subscribers:
         at = wall if params["at"] is None else params["at"]
         with db.transaction():
             joins = event == "subscribe" and synced(db, account)
-            before = subscribers.get(db, account, openid, db.LOCK)
+            before: dict[str, Standing] = {}
 
             def heard(known: Standing) -> Standing | None:
                 after = happened(known, event, at, wall, self._config.windows)
                 return replace(after, listed=True) if after and joins else after
 
-            changed = subscribers.change(db, account, [openid], at, heard)
-            if event == "unsubscribe" and changed and not (before and before.gone_until == FOREVER):
+            changed = subscribers.change(db, account, [openid], at, heard, before)
+            if event == "unsubscribe" and changed and not (before and before[openid].gone_until == FOREVER):
                 self._tell(db, "on_gone", account, openid)
         return DONE
 

@@ -181,6 +181,21 @@ def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> boo
     return changed > 0
 
 
+def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
+    """Stop every campaign that could send: what the store says of them is not to be trusted. Those it stopped, as they
+    were. In a transaction."""
+    stopped = [
+        each for each in in_states(db, "scheduled", "planning", "running", lock=db.LOCK)
+        if move(db, each.id, each.state, "paused", cause=cause, reason=reason)
+    ]
+    db.execute(
+        "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE state = 'paused' AND "
+        f"COALESCE(cause, '') NOT IN ({', '.join(repr(each) for each in DISTRUSTED)})",
+        cause, reason,
+    )  # fmt: skip
+    return stopped
+
+
 def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
     """Pause whatever of the account runs."""
     assert ("running", "paused") in MOVES

@@ -36,7 +36,7 @@ from fanoutd.store.database import Database, Later, Row, holes
 LEASE_MS = 30_000
 
 #: Free shards that are looked at together where other processes look too, and how many of them one may take.
-_CANDIDATES, _AT_ONCE = 16, 4
+_CANDIDATES, _AT_ONCE = 16, 8
 
 Result = tuple[int, Progress]
 """(position, how far this person has come)."""
@@ -124,20 +124,24 @@ Taken = tuple[Lease, Campaign, "Window"]
 
 def take(db: Database, owner: str, people: int, free: Later | None = None) -> list[Taken]:
     """Lease some free shards of running campaigns, the oldest first: as many as have so many people, if one may take
-    that many of them. Empty when there are none. ``free`` is what ``ask_free`` gave in this transaction.
+    that many of them. Empty when there are none, or others were faster (see ``ready``). ``free`` is what ``ask_free``
+    gave in this transaction.
     """
-    while rows := (free or ask_free(db)).rows():
+    beyond = 0
+    # What was looked at early does not show what this transaction has given back since.
+    while rows := [row for row in (free.rows() if free else []) or ask_free(db).rows() if row[0] > beyond]:
         free = None
         asked = [
-            (held, _ask_for(db, held), campaigns.asked(db, held.campaign), ask(db, held, people))
+            (campaigns.asked(db, held.campaign), _look(db, held, people, _ask_for(db, held)))
             for held in [
                 Lease(shard, token + 1, campaign, owner)
                 for shard, token, campaign, _ in sorted(_enough(rows, people))  # one order of locks for all
             ]
         ]
-        taken = [(held, found(), window) for held, answer, found, window in asked if answer.count()]
+        taken = [(window.held, found(), window) for found, window in asked if window.holds.count()]
         if taken:
             return taken
+        beyond = asked[-1][1].held.shard  # others' by now, but we waited for them, and hold their rows to the end
     return []
 
 
@@ -163,10 +167,14 @@ def _enough(rows: list[Row], people: int) -> list[Row]:
 
 
 def _ask_for(db: Database, held: Lease) -> Later:
+    """Whoever has leased it since may be writing: the row is looked at without a lock first, so that nobody waits for
+    what is not to be had, in the worst case for each other."""
+    before = held.shard, held.token - 1
     return db.later(
         f"UPDATE fanout_shard SET owner = %s, token = token + 1, next = 0, lease_until = {db.NOW_MS} + %s "
-        "WHERE id = %s AND token = %s AND owner IS NULL",
-        held.owner, LEASE_MS, held.shard, held.token - 1,
+        "WHERE id = %s AND token = %s AND owner IS NULL AND id = (SELECT id FROM ("
+        "SELECT DISTINCT id FROM fanout_shard WHERE id = %s AND token = %s AND owner IS NULL) AS free)",
+        held.owner, LEASE_MS, *before, *before,
     )  # fmt: skip
 
 
@@ -176,22 +184,32 @@ class Window:
 
     held: Lease
     limit: int
-    renewed: Later
+    holds: Later
+    """No row: the lease is not to be had, or lost."""
     found: Later
 
     def people(self) -> list[Person] | None:
         """At most ``limit``; None as in ``claim``."""
-        return [_person(*row) for row in self.found.rows()] if self.renewed.count() else None
+        return [_person(*row) for row in self.found.rows()] if self.holds.count() else None
 
 
 def ask(db: Database, held: Lease, limit: int) -> Window:
     """Renew the lease, and look who is next in it."""
-    renewed = asked_to_renew(db, held)
-    return Window(held, limit, renewed, db.later(
+    return _look(db, held, limit, asked_to_renew(db, held))
+
+
+def _look(db: Database, held: Lease, limit: int, holds: Later) -> Window:
+    return Window(held, limit, holds, db.later(
         f"SELECT {_PERSON} FROM fanout_delivery d JOIN fanout_shard s ON s.id = d.shard "
         f"WHERE d.shard = %s AND d.pos >= s.next AND d.state IN ({_OPEN}) ORDER BY d.pos LIMIT %s",
         held.shard, limit,
     ))  # fmt: skip
+
+
+def lock(db: Database, ids: Iterable[int]) -> None:
+    """Hold these rows until the transaction ends. Who is about to change several begins so: in order, as all others."""
+    if db.LOCK and (chosen := sorted(ids)):
+        db.later(f"SELECT id FROM fanout_shard WHERE id IN ({holes(len(chosen))}) ORDER BY id{db.LOCK}", *chosen)
 
 
 def claim(db: Database, held: Lease, window: int, asked: Window | None = None) -> list[Person] | None:
@@ -562,7 +580,7 @@ def _groups(results: Iterable[Result]) -> dict[Progress, list[tuple[int, int | N
     """Equal outcomes together: one statement each, whatever their number. msgids stay apart."""
     groups: dict[Progress, list[tuple[int, int | None]]] = defaultdict(list)
     for pos, p in results:
-        groups[replace(p, msgid=None)].append((pos, p.msgid))
+        groups[p if p.msgid is None else replace(p, msgid=None)].append((pos, p.msgid))
     return groups
 
 

@@ -22,8 +22,8 @@ Change = Callable[[Standing], Standing | None]
 """From what is known to what is so now; None leaves it as it was."""
 
 
-def get(db: Database, account: str, openid: str, lock: str = "") -> Standing | None:
-    return load(db, account, [openid], lock).get(openid)
+def get(db: Database, account: str, openid: str) -> Standing | None:
+    return load(db, account, [openid]).get(openid)
 
 
 def load(db: Database, account: str, openids: Collection[str], lock: str = "") -> dict[str, Standing]:
@@ -66,11 +66,18 @@ def _ask(
     return lambda: {row[0]: _standing(row[1:]) for answer in answers for row in answer.rows()}
 
 
-def change(db: Database, account: str, openids: Collection[str], now: int, how: Change) -> dict[str, Standing]:
-    """Apply a rule to each of these, known or not; those whom it changed, as they are then. In a transaction."""
+def change(
+    db: Database, account: str, openids: Collection[str], now: int, how: Change, seen: dict[str, Standing] | None = None
+) -> dict[str, Standing]:
+    """Apply a rule to each of these, known or not; those whom it changed, as they are then. In a transaction.
+
+    ``seen`` gets those who were known, as they were: whoever reads them himself before may see less.
+    """
     changed: dict[str, Standing] = {}
     for some in _some(openids):
         known = _load(db, account, some, "", db.LOCK)
+        if seen is not None:
+            seen.update(known)
         for openid in some:
             before = known.get(openid)
             after = how(before or Standing(since=now))
@@ -153,8 +160,8 @@ def learn(db: Database, account: str, answers: Mapping[str, int], hooks: Collect
         lesson = LESSONS[errcode]
         people = [openid for openid, code in answers.items() if code == errcode]
         hook = HOOKS.get(lesson)
-        before = load(db, account, people, db.LOCK) if hook in hooks else {}
-        after = change(db, account, people, now, partial(learnt, lesson=lesson, now=now))
+        before: dict[str, Standing] = {}
+        after = change(db, account, people, now, partial(learnt, lesson=lesson, now=now), before)
         if hook in hooks:
             for openid, each in after.items():
                 if each.word(now) != (before[openid].word(now) if openid in before else "active"):

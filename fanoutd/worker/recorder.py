@@ -233,6 +233,7 @@ class Recorder:
         self._errands: list[tuple[str, ...]] = []
         self._round = 0  # the number of the transaction at hand
         self._unsure = False  # its COMMIT was never answered
+        self._durable = now()  # when one was last known to be in the store
         self._asked = self._served = 0
         self._full = False  # two windows are open: people asked for must wait for records
         self._ending = False
@@ -382,6 +383,7 @@ class Recorder:
                 done = rounds.durable(db, self._worker, self._round)
             self._unsure = False
             if done:
+                self._durable = now()
                 return
         began = now()
         try:
@@ -389,7 +391,8 @@ class Recorder:
         except StoreUnsure:
             self._unsure = True
             raise
-        self._took += (now() - began - self._took) * 0.3
+        self._durable = now()
+        self._took += (self._durable - began - self._took) * 0.3
 
     def _begin_rounds(self, db: Database) -> None:
         with db.transaction():
@@ -435,6 +438,8 @@ class Recorder:
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
         self._rests.begin(f"{self._node}/{self.journal.name}")
         with db.transaction():
+            number = rounds.write(db, self._worker, self._round) if db.shared else None
+            shards.lock(db, (hold.lease.shard for hold in self._holds))
             for errand in work.errands:
                 self._run_errand(db, errand, work)
             recording = self._ask_to_record(db, work)
@@ -448,14 +453,23 @@ class Recorder:
             for hold in work.freed:
                 shards.release(db, hold.lease, self._rests.put_off(db, hold.campaign, hold.lease))
             self._renew(db, work)
-            if work.asked > self._served and not self._ending:
+            if number is not None and not number.count() and self._went_back(db):
+                work.lost += [hold for hold in self._holds if not work.gone(hold)]
+            elif work.asked > self._served and not self._ending:
                 work.full = not self._may_claim(work)
                 if not work.full:
                     self._claim(db, work, ahead)
             work.rests = self._rests.news(db, {h.campaign.account for h in [*self._holds, *self._new(work)]})
             self._rests.write(db)
-            if db.shared:
-                rounds.write(db, self._worker, self._round)
+
+    def _went_back(self, db: Database) -> bool:
+        """The store does not have our last transaction. Was it forgotten, others are too, and people whom it calls
+        pending may have been sent to: everything stops."""
+        there = rounds.begin_anew(db, self._worker, self._round)
+        if not there and (now() - self._durable) * 1000 > rounds.FORGOTTEN_AFTER / 2:
+            return False  # it was tidied away, for we had nothing to do
+        campaigns.pause_unfinished(db, "past", WENT_BACK)
+        return True
 
     def _ask_to_record(self, db: Database, work: _Round) -> tuple[shards.Recording, dict[Attempt, Hold]]:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
@@ -539,11 +553,15 @@ class Recorder:
             taken = shards.take(db, f"{self._node}/{self.journal.name}", room, free)
             free = None
             if not taken:
+                work.passed |= db.shared and shards.ready(db) > 0
                 break
             for lease, _, _ in taken:
                 self.journal.lease(lease.shard, lease.token, lease.campaign)
             windows = [(Hold(lease, campaign, 0.0, 0.0), window) for lease, campaign, window in taken]
             room -= self._claim_of(db, self._ask_for(db, windows), room, work)
+            if db.shared:  # who takes several at once goes upwards, or two would wait for each other's: once in a round
+                work.passed = True
+                break
 
     def _claim_of(self, db: Database, asked: list[_People], room: int, work: _Round) -> int:
         """Up to ``room`` people, from one shard after the other."""

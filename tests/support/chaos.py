@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -200,20 +200,7 @@ class Conductor:
 
     def processes(self) -> dict[int, str]:
         """Who of them lives, by pid: ``worker``, ``dispatcher``, ``mold``, ``master``, else empty."""
-        found = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                with contextlib.suppress(OSError):
-                    if os.getsid(int(name)) in self._sessions and _lives(int(name)):
-                        found[int(name)] = self._role(int(name))
-        return found
-
-    def _role(self, pid: int) -> str:
-        if pid == self._daemon.process.pid:
-            return "master"
-        title = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
-        words = title.removeprefix("fanoutd: ").split()
-        return words[0] if words and words[0] in CHILDREN else ""
+        return processes(self._sessions, self._daemon.process.pid)
 
     def _chosen(self, event: Event) -> list[tuple[int, str]]:
         those = sorted((pid, role) for pid, role in self.processes().items() if event.who in (role, "all"))
@@ -276,6 +263,23 @@ class Conductor:
             client.connect(str(self._daemon.socket))
             client.sendall(encode(request))
             self.tally.ordered[method.removeprefix("campaign.")] += 1
+
+
+def processes(sessions: Collection[int], master: int) -> dict[int, str]:
+    """Who lives in these sessions, by pid: ``worker``, ``dispatcher``, ``mold``, ``master``, else empty."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.getsid(int(name)) in sessions and _lives(int(name)):
+                    found[int(name)] = "master" if int(name) == master else _role(int(name))
+    return found
+
+
+def _role(pid: int) -> str:
+    title = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
+    words = title.removeprefix("fanoutd: ").split()
+    return words[0] if words and words[0] in CHILDREN else ""
 
 
 def _lives(pid: int) -> bool:

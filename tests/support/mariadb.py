@@ -25,9 +25,13 @@ _numbers = itertools.count(1)
 
 
 class MariaDb:
-    """``root`` may do everything; ``fanout`` owns the databases that ``database`` makes. ``options``: of mariadbd."""
+    """``root`` may do everything; ``fanout`` owns the databases that ``database`` makes. ``options``: of mariadbd;
+    ``prefix``: a command to start it by."""
 
-    def __init__(self, *options: str, folder: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, *options: str, folder: Path | None = None, port: int | None = None, prefix: tuple[str, ...] = ()
+    ) -> None:
+        self._prefix = prefix
         self.folder = folder or Path(tempfile.mkdtemp(prefix="fanoutd-mariadb-"))
         self.port, self._options = port or _free_port(), options
         self._made = folder is None
@@ -40,7 +44,8 @@ class MariaDb:
 
     def start(self) -> subprocess.Popen[bytes]:
         self.process = subprocess.Popen(
-            ["mariadbd", "--no-defaults", f"--datadir={self.folder / 'data'}", f"--socket={self.folder / 'sock'}",
+            [*self._prefix, "mariadbd", "--no-defaults",
+             f"--datadir={self.folder / 'data'}", f"--socket={self.folder / 'sock'}",
              f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder / 'pid'}",
              f"--log-error={self.folder / 'log'}", *(["--user=root"] if os.geteuid() == 0 else []),
              "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--skip-name-resolve", *self._options],
@@ -72,8 +77,8 @@ class MariaDb:
         self.say(f"GRANT ALL ON {name}.* TO fanout@'%'")
         return self.url(name)
 
-    def url(self, database: str, port: int | None = None) -> str:
-        return f"mysql://fanout:{QUOTED}@127.0.0.1:{port or self.port}/{database}"
+    def url(self, database: str, port: int | None = None, host: str = "127.0.0.1") -> str:
+        return f"mysql://fanout:{QUOTED}@{host}:{port or self.port}/{database}"
 
     def kill(self) -> None:
         """As a power cut does it to the process: kill -9."""
