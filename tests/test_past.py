@@ -393,7 +393,7 @@ def test_limits_that_could_not_be_written_at_the_start_are_written_by_the_next_s
         away = StoreAway("the connection was lost")
         with mock.patch.object(d._limits, "start", side_effect=[away, None]) as begun:
             for step in (d._start, d._sweep, d._sweep):
-                d._guarded(step)
+                d._threads.guarded(step)
         assert begun.call_count == 2
     finally:
         ours.close()
