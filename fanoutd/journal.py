@@ -151,7 +151,10 @@ class Orphan:
         self.close()
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Let go of the lock: whoever comes next may take it. May be repeated."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def worker_of(name: str) -> str:

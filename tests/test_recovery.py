@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -13,7 +14,7 @@ from fanoutd import testimony
 from fanoutd.dispatcher import recovery
 from fanoutd.journal import Journal, Orphan, adopt, tag
 from fanoutd.outcome import State
-from fanoutd.store import Database, campaigns, rounds, shards
+from fanoutd.store import Database, StoreAway, campaigns, rounds, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.mysql import MysqlDatabase
 from fanoutd.store.shards import Lease, Planned
@@ -214,3 +215,37 @@ def another(db: Database) -> Database:
     """A connection to the same store."""
     assert isinstance(db, MysqlDatabase)
     return MysqlDatabase(db._server)
+
+
+def test_a_store_that_goes_away_in_the_middle_leaves_no_journal_that_looks_alive(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "n1", "w1-1")
+    claimed(db, journal, "n1")
+    died(journal)
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "settle", mock.Mock(side_effect=StoreAway("it is away")))
+        with pytest.raises(StoreAway):
+            recover(db, tmp_path, "n1")
+    assert recovery.recover(db, tmp_path / "n1", "n1", lambda _account: False) == 0
+    assert states(db) == [State.PENDING] * 3 and shards.of_owner(db, "n1/w1-1") == []
+
+
+def test_a_journal_that_cannot_be_settled_keeps_no_other_waiting(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, journal = Journal(tmp_path / "n1", "w1-1"), Journal(tmp_path / "n1", "w2-1")
+    claimed(db, journal, "n1")
+    for each in (odd, journal):
+        died(each)
+    both = recovery._settle_all
+
+    def stumble(there: Database, orphan: Orphan, node: str, at_any_risk: recovery.AtAnyRisk) -> None:
+        if orphan.name == "w1-1":
+            raise ValueError("nobody has thought of this")
+        both(there, orphan, node, at_any_risk)
+
+    monkeypatch.setattr(recovery, "_settle_all", stumble)
+    recover(db, tmp_path, "n1")
+    assert shards.of_owner(db, "n1/w2-1") == [] and states(db) == [State.PENDING] * 3
+    assert (tmp_path / "n1" / "w1-1").exists() and not (tmp_path / "n1" / "w2-1").exists()

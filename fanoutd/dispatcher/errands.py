@@ -47,6 +47,7 @@ class Errands:
         self._lanes = {lane: ThreadPoolExecutor(_THREADS[lane], lane) for lane in LANES}
         self._in_hand: dict[str, set[int]] = {lane: set() for lane in LANES}
         self._lock = threading.Lock()
+        self._keeping = threading.Lock()  # of ``_under_way`` alone: the beat waits for no store but its own
 
     def work(self, db: Database) -> None:
         """Begin what is due and not in hand. Raises StoreAway."""
@@ -55,7 +56,7 @@ class Errands:
 
     def each_beat(self, db: Database) -> None:
         """Those that take their time stay ours. Raises StoreAway."""
-        with self._lock:
+        with self._keeping:
             ids = sorted(self._under_way)
         outbox.keep(db, ids, _TAKEN_MS)
 
@@ -80,19 +81,23 @@ class Errands:
             log.exception("%s", _title(errand))
         with self._lock:
             self._in_hand[lane].discard(errand.id)
-            self._under_way.discard(errand.id)
             empty = not self._in_hand[lane]
+        self._let_go(errand)
         if settled and empty:
             self._go_on(db, lane)
 
     def _take(self, db: Database, errand: Errand) -> bool:
         if not db.shared:
             return True
-        with self._lock:
-            if not (self._leads() and outbox.take(db, errand, _TAKEN_MS)):
-                return False
+        if not (self._leads() and outbox.take(db, errand, _TAKEN_MS)):
+            return False
+        with self._keeping:
             self._under_way.add(errand.id)
-            return True
+        return True
+
+    def _let_go(self, errand: Errand) -> None:
+        with self._keeping:
+            self._under_way.discard(errand.id)
 
     def _go_on(self, db: Database, lane: str) -> None:
         """There may be more than were looked at, or one that came of what was just done."""
@@ -109,6 +114,7 @@ class Errands:
         except (statements.NotRun, finish.CommandFailed) as e:
             pause = outbox.pause(errand) // 1000
             log.warning("%s failed, and is tried again in %d s: %s", _title(errand), pause, e)
+            self._let_go(errand)  # a beat would put it off for as long as one that is under way
             with db.transaction():
                 outbox.failed(db, errand, str(e))
             return

@@ -34,7 +34,7 @@ from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.status import Status
 from fanoutd.dispatcher.subscribers import Subscribers
 from fanoutd.dispatcher.templates import Templates
-from fanoutd.dispatcher.threads import Threads
+from fanoutd.dispatcher.threads import Threads, each_by_itself
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.dispatcher.trust import Trust
 from fanoutd.log import follow as follow_log
@@ -157,8 +157,7 @@ class Dispatcher:
             self._limited = True
         self._trust.check(db)
         self._recover()
-        for campaign in self._spool.pending():
-            self._plan_queue.take_in(campaign)
+        each_by_itself(self._plan_queue.take_in, self._spool.pending())
         if db.shared:
             self._repairs.take_part(db)
         others = []

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
-from fanoutd.journal import adopt, in_use, tag, worker_of
+from fanoutd.dispatcher.threads import each_by_itself
+from fanoutd.journal import Orphan, adopt, in_use, tag, worker_of
 from fanoutd.outcome import State, channel_number, repeatable
 from fanoutd.store import Database, campaigns, quotas, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED
@@ -33,23 +34,33 @@ def recover(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk) -> 
 
     Each step is guarded by state and attempt: it may be killed anywhere and run again.
     """
-    alive = 0
-    for path in in_use(journals):
+    alive: list[Path] = []
+
+    def look_at(path: Path) -> None:
         orphan = adopt(path)
         if orphan is None:
-            alive += 1
-            continue
-        said = read(orphan.data())
-        if db.shared:  # a lease that is about to be committed would be found when this journal is not read any more
-            with db.transaction():
-                rounds.ended(db, f"{node}/{worker_of(orphan.name)}")
-        for held in shards.of_owner(db, f"{node}/{orphan.name}"):
-            settle(db, held, said, at_any_risk)
-        _settle_late(db, said)
-        failpoint.reach("after_recovery")
-        orphan.keep()
+            alive.append(path)
+            return
+        try:
+            _settle_all(db, orphan, node, at_any_risk)
+        finally:
+            orphan.close()  # not settled to the end, its lock must not look like a living worker's for ever
+
+    each_by_itself(look_at, in_use(journals))
     _without_journal(db, journals, node, at_any_risk)
-    return alive
+    return len(set(alive))
+
+
+def _settle_all(db: Database, orphan: Orphan, node: str, at_any_risk: AtAnyRisk) -> None:
+    said = read(orphan.data())
+    if db.shared:  # a lease that is about to be committed would be found when this journal is not read any more
+        with db.transaction():
+            rounds.ended(db, f"{node}/{worker_of(orphan.name)}")
+    for held in shards.of_owner(db, f"{node}/{orphan.name}"):
+        settle(db, held, said, at_any_risk)
+    _settle_late(db, said)
+    failpoint.reach("after_recovery")
+    orphan.keep()
 
 
 def _without_journal(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk) -> None:
@@ -67,8 +78,11 @@ def take_over(db: Database, node: str) -> int:
     Nobody here can read their journals: whoever was claimed is unknown, until they come back and tell.
     """
     ended = [held for held in shards.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
-    for held in ended:
+
+    def taken(held: Lease) -> None:
         settle(db, held, Testimony(reliable=False), lambda _account: False, TAKEN_OVER_AFTER_MS)
+
+    each_by_itself(taken, ended)
     return len(ended)
 
 

@@ -257,13 +257,8 @@ class Refresher:
         wait = token_advice.pause(why.wait, standing.failures)
         standing.error, standing.code, standing.fatal = str(why), why.code, why.fatal
         standing.next_at = time.monotonic() + wait
-        with db.transaction():
-            if why.fatal:
-                for each in campaigns.in_states(db, "running"):
-                    if each.account == name:
-                        campaigns.move(db, each.id, "running", "paused", cause="token", reason=str(why))
-            elif not standing.usable(tokens.load(db, name), wall_ms()):
-                campaigns.explain(db, name, "token", str(why))
+        usable = standing.usable(tokens.load(db, name), wall_ms())
+        again_if_busy(partial(_stop, db, name, why, usable))  # of its own: a repeat of more would ask WeChat once more
         self._later(name, wait + _LATE)
 
     def _resumed(self, db: Database, name: str) -> bool:
@@ -274,6 +269,17 @@ class Refresher:
             for each in stopped:
                 campaigns.move(db, each, "paused", "running", cause=None, reason=None)
         return bool(stopped)
+
+
+def _stop(db: Database, name: str, why: Refused, usable: bool) -> None:
+    """Pause what must not go on without a token, or say what it waits for."""
+    with db.transaction():
+        if why.fatal:
+            for each in campaigns.in_states(db, "running"):
+                if each.account == name:
+                    campaigns.move(db, each.id, "running", "paused", cause="token", reason=str(why))
+        elif not usable:
+            campaigns.explain(db, name, "token", str(why))
 
 
 def _keep(db: Database, name: str, token: Token, dead: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -61,6 +61,17 @@ class Threads:
         except StoreAway as e:
             self.store_trouble = str(e)
             log.warning("%s", e)
+        except Exception:
+            log.exception("%s failed", step.__name__)
+
+
+def each_by_itself(step: Callable[[T], object], items: Iterable[T]) -> None:
+    """Do it with every one of them: one that fails is logged, and keeps no other waiting. Raises StoreAway."""
+    for item in items:
+        try:
+            again_if_busy(lambda item=item: step(item))  # type: ignore[misc]
+        except StoreAway:
+            raise
         except Exception:
             log.exception("%s failed", step.__name__)
 

@@ -76,6 +76,12 @@ class Trust:
                     log.warning("%s; trying again until it is there", e)
                 self._threads.store_trouble, self._refused = str(e), None
                 time.sleep(_STORE_RETRY)
+            except Exception as e:  # whatever it is, a daemon that gave up here would wait for nobody, for ever
+                words = f"the store cannot be used: {type(e).__name__}"
+                if words != self._threads.store_trouble:
+                    log.exception("%s; trying again", words)
+                self._threads.store_trouble, self._refused = words, None
+                time.sleep(_STORE_RETRY)
 
     @property
     def why_not_yet(self) -> str | None:

@@ -11,7 +11,7 @@ from fanoutd.errors import BadConfig
 from fanoutd.store import meta
 from fanoutd.store.database import Database
 
-_META = "CREATE TABLE fanout_meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value TEXT NOT NULL)"
+_META = "CREATE TABLE fanout_meta (name VARCHAR(96) NOT NULL PRIMARY KEY, value TEXT NOT NULL)"
 
 #: Deliveries are clustered by (shard, pos) and have no further index: a state that changes would
 #: have to be moved in it with every send. Counters stand on the shard row, never counted.
