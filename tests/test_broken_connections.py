@@ -21,6 +21,7 @@ from fanoutd.dispatcher.repair import repair
 from fanoutd.mysql import CONNECT_TIMEOUT
 from fanoutd.outcome import State
 from fanoutd.store import StoreAway, campaigns, mysql, open_store, quotas, rounds, shards
+from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
 from support.bench import Bench, person, wait_for
 from support.mariadb import PASSWORD, MariaDb, server
@@ -347,3 +348,18 @@ def test_a_dead_connection_is_noticed_in_seconds(wire: Wire, monkeypatch: pytest
     assert 0.5 <= time.monotonic() - began < 8
     wire.mend()
     assert db.now_ms() > 0
+
+
+def test_a_connection_that_was_silent_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement outside of a transaction is not repeated: it must not be the one that finds the connection dead."""
+    maria = server()
+    db = open_store(maria.database())
+    migrate(db)
+    (old,) = db.rows("SELECT CONNECTION_ID()")
+    maria.say(f"KILL {old[0]}")
+    monkeypatch.setattr("fanoutd.store.mysql._FRESH", 0.0)
+    assert db.execute("UPDATE fanout_meta SET value = value WHERE name = 'version'") == 1
+    monkeypatch.setattr("fanoutd.store.mysql._FRESH", 60.0)
+    (new,) = db.rows("SELECT CONNECTION_ID()")
+    assert new != old and db.rows("SELECT CONNECTION_ID()") == [new]
+    db.close()

@@ -47,6 +47,8 @@ class Server:
 def parse(url: str) -> Server:
     """Raises ValueError, in words that repeat no password."""
     parts = urlsplit(url)
+    if parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
+        raise ValueError("has a # or an @ where none belongs: user and password are percent-encoded, as %23 and %40")
     options = _options(parts)
     return Server(
         host=parts.hostname or "localhost", port=parts.port or PORT, user=unquote(parts.username or ""),
@@ -88,6 +90,8 @@ def _options(parts: SplitResult) -> dict[str, str]:
         _check_charset(found["charset"])
     if found.get("ssl") == "off" and {"ssl_ca", "ssl_cert", "ssl_key"} & found.keys():
         raise ValueError("asks for ssl=off and names ssl files; leave one of them out")
+    if "ssl_verify_name" in found and "ssl_ca" not in found:
+        raise ValueError("says something of the server's name, which is looked at only with ssl_ca")
     if ("ssl_cert" in found) != ("ssl_key" in found):
         raise ValueError("needs ssl_cert and ssl_key together")
     return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -38,6 +39,9 @@ _TOGETHER = 200_000
 #: Seconds after which the server ends a connection that says nothing, and with it the locks of a transaction: those of
 #: a machine that vanished, or of a process that was stopped, would keep everybody else out for hours.
 _IDLE = 25
+
+#: A connection that has been silent for so many seconds is not used again.
+_FRESH = 20.0
 
 #: UTC, for what the server's zone repeats in autumn would make leases an hour longer; strict, or it would cut texts.
 _SESSION = (
@@ -74,6 +78,7 @@ class MysqlDatabase(Database):
         self._server = server
         self.place = server.place
         self._link: Connection[Any] | None = None
+        self._used = time.monotonic()
         self._within = False  # a transaction, of which the server knows when it has begun
         self._begun = False
         self._queue: list[tuple[str, Later]] = []  # what it has not been told yet
@@ -91,7 +96,7 @@ class MysqlDatabase(Database):
                 self._roll_back()
                 raise
             finally:
-                self._within, self._queue = False, []
+                self._within, self._begun, self._queue = False, False, []
 
     def execute(self, sql: str, *args: Any) -> int:
         return self.later(sql, *args).count()
@@ -198,6 +203,8 @@ class MysqlDatabase(Database):
         return link
 
     def _connected(self) -> Connection[Any]:
+        if not self._begun and time.monotonic() - self._used > _FRESH:
+            self._drop()  # the server is about to end it, and a statement that meets that end may have had an effect
         return self._link or self._connect()
 
     def _run(self, sql: str, args: Sequence[Any] = ()) -> Later:
@@ -260,6 +267,7 @@ class MysqlDatabase(Database):
                     cursor.nextset()
                 done.found = list(cursor.fetchall()) if cursor.description else []
                 done.matched, done.inserted = cursor.rowcount, cursor.lastrowid or 0
+        self._used = time.monotonic()
 
     def _unless_dead(self, step: Callable[[], T]) -> T:
         """What has no effect if it is cut off: once more when the connection has died since it was last used."""
