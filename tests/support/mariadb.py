@@ -44,7 +44,7 @@ class MariaDb:
 
     def start(self) -> subprocess.Popen[bytes]:
         self.process = subprocess.Popen(
-            [*self._prefix, "setpriv", "--pdeathsig", "KILL", "mariadbd", "--no-defaults",
+            [*self._prefix, "mariadbd", "--no-defaults",
              f"--datadir={self.folder / 'data'}", f"--socket={self.folder / 'sock'}",
              f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder / 'pid'}",
              f"--log-error={self.folder / 'log'}", *(["--user=root"] if os.geteuid() == 0 else []),
