@@ -155,7 +155,8 @@ def test_parts_follow_the_work(pair: tuple[Node, Node]) -> None:
 
 def test_what_is_not_confirmed_ends_and_is_said_so(pair: tuple[Node, Node]) -> None:
     one, two = pair
-    assert one.bucket.take(1)[0] == 1 and one.bucket.starved_since is None
+    wait_for(lambda: one.bucket.take(1)[0] == 1, "the next call to be due")
+    assert one.bucket.starved_since is None
     assert one.bucket.feed(one.part, now())
     assert one.bucket.take(1) == (0, 0.1) and one.bucket.starved_since is not None
     lane = Lane(load(one.folder / "fanoutd.toml").accounts["main"], one.bucket)

@@ -29,6 +29,10 @@ _APART = 1.0
 _GRANT = "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON {}.* TO its user"
 
 
+#: ER_BINLOG_STMT_MODE_AND_ROW_ENGINE, as it stands in the words of an error.
+_STATEMENT_LOG = "(1665)"
+
+
 def server(config: Config) -> Iterator[Finding]:
     try:
         db = open_store(config.store_url)
@@ -149,11 +153,10 @@ def _writing(db: Database, config: Config) -> Iterator[Finding]:
     except _Undone:
         yield ok("store", "may be written")
     except StoreAway as e:
-        mend = _GRANT.format(mysql_url.parse(config.store_url).database)
-        yield fail("store", f"cannot be written: {str(e).removeprefix('store ')}", mend)
-    except Exception as e:
-        words = " ".join(str(each) for each in e.args[1:]) or type(e).__name__
-        yield fail("store", f"cannot be written: {words}", "binlog_format must be ROW or MIXED for READ COMMITTED")
+        said = str(e).removeprefix("store ")
+        by_statement = "binlog_format must be ROW or MIXED for READ COMMITTED"
+        mend = by_statement if _STATEMENT_LOG in said else _GRANT.format(mysql_url.parse(config.store_url).database)
+        yield fail("store", f"cannot be written: {said}", mend)
 
 
 def _connections(db: Database, config: Config) -> Iterator[Finding]:
