@@ -18,6 +18,7 @@ from fanoutd.dispatcher.channel import Channel
 from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.errands import Errands
+from fanoutd.dispatcher.facts import Facts
 from fanoutd.dispatcher.home import Home
 from fanoutd.dispatcher.jobs import Jobs
 from fanoutd.dispatcher.limits import Limits
@@ -62,6 +63,7 @@ class Dispatcher:
             folder.mkdir(mode=0o700, exist_ok=True)
         self._channel = Channel(child.sock)
         self._say = say = self._channel.say
+        self._facts = Facts(say)
         self._threads = threads = Threads(config.store_url)
         self._db = threads.db
         self._announcer = announcer = Announcer(home.journals, say)
@@ -127,6 +129,8 @@ class Dispatcher:
         kind = message["t"]
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
             self._threads.desk.submit(self._start)
+        elif kind == "facts":
+            self._facts.told(message)
         elif kind == "logs":
             follow_log(message)
         elif kind == "ask":

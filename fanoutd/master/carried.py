@@ -203,6 +203,11 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "recurring.remove": _recurring,
 }
 
+#: Those that change what becomes of a campaign: who gave them goes along, as ``by`` {uid, pid}.
+ORDERS = (
+    "campaign.pause", "campaign.resume", "campaign.cancel", "campaign.retry", "campaign.resolve", "campaign.repair",
+)
+
 #: Those that are answered when every worker has obeyed; one that hangs is killed after hang_timeout.
 ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
 

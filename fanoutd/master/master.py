@@ -160,6 +160,7 @@ class Master:
     def _tick(self, now: float) -> None:
         self._notify.watchdog(now)
         self._asks.expire(now)
+        self._service.refusals.hand_over()
         if self._orders.upgrade.settling:
             return
         self._service.watches.due(now)
@@ -233,6 +234,9 @@ class Master:
         if slot.role == "dispatcher" and message["t"] == "refused":
             self._refused = str(message["error"])
             return
+        if slot.role == "dispatcher" and message["t"] == "facts":
+            self._children.send(slot, {**message, "facts": self._overview.own(self._phase, self._orders)})
+            return
         self._post.hear(slot, message)
         if slot.role == "worker" and message["t"] == "ready" and not self._first.ready:
             self._first.got_ready()
@@ -260,8 +264,11 @@ class Master:
         self._intake.slots = 2 * (self._crew.count + 2)
 
     def _status(self, theirs: dict[str, Any] | None) -> dict[str, Any]:
-        phase = "stopping" if not self._ending.running else "starting" if not self._first.ready else "running"
-        return self._overview.status(phase, theirs, self._orders)
+        return self._overview.status(self._phase, theirs, self._orders)
+
+    @property
+    def _phase(self) -> str:
+        return "stopping" if not self._ending.running else "starting" if not self._first.ready else "running"
 
 
 def _log_end(end: End, words: str) -> None:

@@ -15,7 +15,7 @@ from fanoutd.config import MOST_WORKERS, Config
 from fanoutd.master import params as read
 from fanoutd.master import rpc, submission
 from fanoutd.master.asks import PATIENCE, Asks
-from fanoutd.master.carried import ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED, LONG
+from fanoutd.master.carried import ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED, LONG, ORDERS
 from fanoutd.master.clients import BatchWork, Client, Oversize
 from fanoutd.master.loglimit import LogLimit
 from fanoutd.master.refusals import Refusals
@@ -74,7 +74,7 @@ class Service:
         self._asks = asks
         self._tell_dispatcher = tell_dispatcher
         self._status = status
-        self._refusals = Refusals()
+        self.refusals = Refusals(tell_dispatcher)
         self._trouble = LogLimit(_log, 5, 60.0, "the spool took %d more submissions not")
         self.watches = Watches(self._look)
         self.stopping = False
@@ -134,7 +134,7 @@ class Service:
         except RpcError as e:
             call.fail(e)
             if asked.notification and asked.method == "campaign.submit":
-                self._refusals.log(client.pid, client.uid, e.message)
+                self.refusals.log(client.pid, client.uid, e.message)
 
     # ---- submissions
 
@@ -143,7 +143,7 @@ class Service:
             accepted = self._submit(client, submission.from_bare(params))
         except RpcError as e:
             # Whoever hangs up without reading would not know otherwise.
-            self._refusals.log(client.pid, client.uid, e.message)
+            self.refusals.log(client.pid, client.uid, e.message)
             client.say({"ok": False, "error": e.message})
         else:
             client.say({"ok": True, "campaign": accepted["campaign"]})
@@ -151,7 +151,7 @@ class Service:
     def _refuse(self, client: Client, bad: Bad) -> None:
         """A line that cannot be understood may have been meant as a submission by one who hung up."""
         if client.gone or bad.error.code == rpc.TOO_LARGE:
-            self._refusals.log(client.pid, client.uid, bad.error.message)
+            self.refusals.log(client.pid, client.uid, bad.error.message)
         client.say(rpc.failure(bad.id, bad.error))
 
     def _campaign_submit(self, call: Call) -> None:
@@ -258,7 +258,10 @@ class Service:
             patience += self._config.workers.hang_timeout
         if method in ANSWERED_BY_WECHAT:
             patience += 2 * max(each.connect_timeout + each.timeout for each in self._config.accounts.values())
-        self._ask(call, method, CARRIED[method](call.request.params), patience,
+        params = CARRIED[method](call.request.params)
+        if method in ORDERS:
+            params["by"] = {"uid": call.client.uid, "pid": call.client.pid}
+        self._ask(call, method, params, patience,
                   lambda value, error: call.succeed(value) if error is None else call.fail(error))
 
     def _campaign_watch(self, call: Call) -> None:

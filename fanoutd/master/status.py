@@ -124,15 +124,22 @@ class Overview:
     def status(self, phase: str, theirs: dict[str, Any] | None, orders: Orders) -> dict[str, Any]:
         """The whole object, every key there. ``phase`` is starting, running or stopping; ``theirs`` the
         dispatcher's part, None when it does not answer."""
+        theirs = theirs or without_dispatcher(self._crew.current.config.store_url)
+        own = self.own(phase, orders)
+        return {
+            **own, "state": "degraded" if phase == "running" and not theirs["store"]["ok"] else own["state"],
+            **{key: theirs.get(key) for key in _KEYS},
+        }  # fmt: skip
+
+    def own(self, phase: str, orders: Orders) -> dict[str, Any]:
+        """What the master knows by itself, with its own state."""
         crew = self._crew
-        theirs = theirs or without_dispatcher(crew.current.config.store_url)
-        well = theirs["store"]["ok"] and orders.well and not crew.troubled()
+        well = orders.well and not crew.troubled()
         files, oldest = self._spool.read()
         return {
             "version": __version__, "node": self._node, "pid": os.getpid(), "started_at": times.iso(self.started_ms),
             "generation": crew.current.number, "state": "degraded" if phase == "running" and not well else phase,
             "reload": orders.reload.view(), "upgrade": orders.upgrade.view(),
-            **{key: theirs.get(key) for key in _KEYS},
             "spool": {"files": files, "oldest_seconds": None if oldest is None else round(oldest, 3)},
             "jobs": [asdict(job) for job in self._clock.jobs()],
             "workers": self._gauge.rows(crew.slots, self._children.board),

@@ -185,7 +185,23 @@ _V4 = (
         PRIMARY KEY (account, channel, day, owner))""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4)
+#: What people and we ourselves did to a campaign, for as long as there is the campaign: see store/history. `who` is the
+#: name that the uid had on its node.
+_V5 = (
+    """CREATE TABLE fanout_history (
+        id INTEGER NOT NULL PRIMARY KEY,
+        campaign VARCHAR(64) NOT NULL,
+        at BIGINT NOT NULL,
+        node VARCHAR(64) NOT NULL,
+        action VARCHAR(32) NOT NULL,
+        uid BIGINT,
+        who VARCHAR(64),
+        pid BIGINT,
+        detail TEXT)""",
+    "CREATE INDEX fanout_history_campaign ON fanout_history (campaign, id)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4, _V5)
 VERSION = len(MIGRATIONS)
 
 
