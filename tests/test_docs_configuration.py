@@ -37,7 +37,7 @@ TYPES: Mapping[str, v.Parser] = {
 }  # fmt: skip
 #: The other way round, with those whose rest is told in the row's words.
 NAMES: Mapping[v.Parser, str] = {
-    **{parser: name for name, parser in TYPES.items()}, v.api_base: "line", v.smtp_url: "line", v.reply: "text",
+    **{parser: name for name, parser in TYPES.items()}, v.api_base: "line", v.reply: "text",
 }  # fmt: skip
 
 #: What a file must have besides what an example shows.
