@@ -71,7 +71,8 @@ def rows() -> dict[tuple[str, str], Row]:
 
 
 ROWS = rows()
-EXAMPLES = re.findall(r"^```toml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```toml\n(.*?)^```$", TEXT + README, re.MULTILINE | re.DOTALL)
 
 
 def toml(text: str) -> Any:
