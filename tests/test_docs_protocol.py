@@ -39,10 +39,10 @@ def test_every_method_stands_there() -> None:
     there = methods() | set(re.findall(r"`((?:daemon|mail)\.[a-z]+)`", TEXT))
     lacking: set[str] = CARRIED.keys() - there
     assert not lacking, f"{NAME} lacks {', '.join(sorted(lacking))}"
-    row = re.search(r"^\| `campaign.submit` \| (.*) \|$", TEXT, re.MULTILINE)
-    assert row
-    lacking = set(PARAMS) - set(re.findall(r"`(\w+)", row[1]))
-    assert not lacking, f"{NAME}: campaign.submit lacks {', '.join(sorted(lacking))}"
+
+
+def test_every_param_of_a_submission_stands_there() -> None:
+    assert documented("whatever else is away. What needs the store waits up to 5 s for it, then −32005.") == set(PARAMS)
 
 
 def test_every_error_stands_there() -> None:
