@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,13 @@ OTHER = "other"
 
 Channel = tuple[str, str]
 """(account, channel)."""
+
+Count = Callable[[str, Ended], None]
+"""Called with an account and those deliveries of it that have ended, once the store has that for good."""
+
+
+def uncounted(_account: str, _ended: Ended) -> None:
+    """For whoever keeps no figures."""
 
 
 @dataclass(slots=True)
