@@ -60,28 +60,35 @@ def read_all(folder: Path) -> Figures:
 
 
 def _read(fd: int) -> tuple[int, Figures]:
-    """(its number, figures) of the newest writing; (0, none) of a file that has none."""
-    for _ in range(_TRIES):
-        for number, data in sorted((_look(fd, at) for at in (0, _PLACE)), reverse=True):
-            if number:
-                try:
-                    return number, Figures.from_json(data)
-                except ValueError:  # of another version
-                    continue
-        if not os.fstat(fd).st_size:
+    """(its number, figures) of the newest writing; (0, none) of a file that has none.
+
+    A place that is not whole is looked at again: it may be written just now, and the other one is older.
+    """
+    for turn in range(_TRIES):
+        places = [_look(fd, at) for at in (0, _PLACE)]
+        if None not in places:
             break
+        time.sleep(0.001 * turn)
+    for number, data in sorted((place for place in places if place), reverse=True):
+        try:
+            return number, Figures.from_json(data)
+        except ValueError:  # of another version
+            continue
     return 0, Figures()
 
 
-def _look(fd: int, at: int) -> tuple[int, bytes]:
+def _look(fd: int, at: int) -> tuple[int, bytes] | None:
+    """A place's number, 0 for one that was never written, and what stands there; None when that is not whole."""
     head = os.pread(fd, _HEAD.size, at)
+    if not head.strip(b"\0"):
+        return 0, b""
     if len(head) == _HEAD.size:
         magic, number, length, checksum = _HEAD.unpack(head)
         if magic == _MAGIC and length <= _PLACE - _HEAD.size:
             data = os.pread(fd, length, at + _HEAD.size)
             if len(data) == length and zlib.crc32(data, number & 0xFFFFFFFF) == checksum:
                 return number, data
-    return 0, b""
+    return None
 
 
 class Meter:
