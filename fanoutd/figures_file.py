@@ -140,11 +140,6 @@ class Meter:
         with self._lock:
             self._figures.count(account, ended)
 
-    def restarted(self, processes: int) -> None:
-        with self._lock:
-            self._figures.restarts += processes
-        self.write()
-
     def write_if_due(self, last: bool) -> None:
         """Now and then: requests may be many before one delivery ends. ``last``: nothing more comes for a while."""
         requests, at = self._written
