@@ -122,7 +122,8 @@ def _of_master(facts: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("start_time_seconds", "When this node's daemon was started, in seconds since 1970.", [],
                  [((), _seconds(facts["started_at"]))])  # fmt: skip
     spool = facts["spool"]
-    yield _gauge("spool_files", "Submissions that lie in this node's spool.", [], [((), spool["files"])])
+    yield _gauge("spool_files", "Submissions in this node's spool: not in the store yet, or with a list of people that "
+                 "is not planned yet.", [], [((), spool["files"])])
     yield _gauge("spool_oldest_seconds", "Age of the oldest of them, 0 without any.", [],
                  [((), spool["oldest_seconds"] or 0 if spool["files"] is not None else None)])  # fmt: skip
     yield _gauge("job_last_run_timestamp_seconds", "When this node's job last ended, in seconds since 1970.", ["job"],
