@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from fanoutd.figures import BUCKETS, Figures
-
-__all__ = ("CONTENT_TYPE_LATEST", "View", "text")
 
 #: Always there, 0 too: an alert on a state that has not been yet must see it come.
 WORKER_STATES = ("booting", "idle", "busy", "draining", "dead", "backoff")

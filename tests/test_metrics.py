@@ -434,5 +434,11 @@ def test_metrics_of_a_campaign_are_what_the_store_says_over_deaths_reloads_and_r
     assert deliveries(found) == stored(d) and value(found, "worker_restarts_total") == 1
     d.until(d.call("campaign.submit", content="again", phone="1")["campaign"])
     assert deliveries(samples(d.call("daemon.metrics"))) == stored(d)
+
+    # Without [metrics] nobody listens; the socket still tells.
+    d.config.write_text(re.sub(r"\[metrics\]\nlisten.*\n", "", d.config.read_text()))
+    d.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: not _open(second), "the end of the listening")
+    assert deliveries(samples(d.call("daemon.metrics"))) == stored(d)
     log = (d.folder / "fanoutd.log").read_text()
     assert "Traceback" not in log and "already in use" not in log
