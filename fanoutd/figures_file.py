@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from fanoutd.figures import MOST_SETS, OTHER, Figures, Histogram
@@ -91,6 +92,14 @@ def _look(fd: int, at: int) -> tuple[int, bytes] | None:
     return None
 
 
+@dataclass(slots=True)
+class _Calls:
+    """Those of one account and channel with one result; the histogram is that of all results of the channel."""
+
+    count: int
+    latency: Histogram
+
+
 class Meter:
     """What one process counts, and its file. ``request`` is the sending thread's and takes no lock; the others may be
     called by several threads.
@@ -102,7 +111,7 @@ class Meter:
         """``name``: of the place that the process has, ``dispatcher`` or a worker's row on the board."""
         self._figures = Figures()
         self._lock = threading.Lock()
-        self._requests: dict[tuple[str, str, int | str], int] = {}
+        self._calls: dict[tuple[str, str, int | str], _Calls] = {}
         self._written = (0, 0.0)  # requests, and when
         self._number, self._fd = 0, -1
         self._complained = False
@@ -112,22 +121,25 @@ class Meter:
             self._number, self._figures = _read(self._fd)
         except OSError as e:
             log.warning("%s: %s; what this process counts is not kept", folder, e.strerror)
-        for key, count in self._figures.requests.items():
-            self._requests[key] = count
+        for (account, channel, result), count in self._figures.requests.items():
+            self._calls[account, channel, result] = _Calls(count, self._histogram(account, channel))
 
     def request(self, account: str, channel: str, result: int | str, seconds: float | None) -> None:
         """A call has ended: with this errcode, or for this reason without one. ``seconds`` it took, if it left."""
-        requests = self._requests
-        count = requests.get((account, channel, result))
-        if count is None:
-            result = result if len(requests) < MOST_SETS else OTHER
-            count = requests.get((account, channel, result), 0)
-        requests[account, channel, result] = count + 1
+        calls = self._calls.get((account, channel, result)) or self._begin(account, channel, result)
+        calls.count += 1
         if seconds is not None:
-            histogram = self._figures.latency.get((account, channel))
-            if histogram is None:
-                histogram = self._figures.latency[account, channel] = Histogram()
-            histogram.observe(seconds)
+            calls.latency.observe(seconds)
+
+    def _begin(self, account: str, channel: str, result: int | str) -> _Calls:
+        """One that has not been yet in this process."""
+        key = account, channel, result if len(self._calls) < MOST_SETS else OTHER
+        if key not in self._calls:
+            self._calls[key] = _Calls(0, self._histogram(account, channel))
+        return self._calls[key]
+
+    def _histogram(self, account: str, channel: str) -> Histogram:
+        return self._figures.latency.setdefault((account, channel), Histogram())
 
     def ended(self, account: str, ended: Ended) -> None:
         """Deliveries have come into a final state, and the store has it for good. Written down at once."""
@@ -143,18 +155,20 @@ class Meter:
     def write_if_due(self, last: bool) -> None:
         """Now and then: requests may be many before one delivery ends. ``last``: nothing more comes for a while."""
         requests, at = self._written
-        if (last or time.monotonic() - at >= _EVERY) and sum(self._requests.copy().values()) != requests:
+        if (last or time.monotonic() - at >= _EVERY) and self._total() != requests:
             self.write()
+
+    def _total(self) -> int:
+        return sum(calls.count for calls in self._calls.copy().values())
 
     def write(self) -> None:
         with self._lock:
             if self._fd < 0:
                 return
-            requests = self._requests.copy()
+            self._written = self._total(), time.monotonic()
             self._figures.requests.clear()
-            for (account, channel, result), count in requests.items():
-                self._figures.requests[account, channel, str(result)] += count
-            self._written = sum(requests.values()), time.monotonic()
+            for (account, channel, result), calls in self._calls.copy().items():
+                self._figures.requests[account, channel, str(result)] += calls.count
             try:
                 self._put(self._number + 1, self._figures.as_json())
                 self._number += 1
