@@ -141,6 +141,13 @@ def test_a_mail_that_the_server_may_have_comes_again_as_the_same_mail(rig: Rig) 
     assert "5 events of one kind" in second.text
     rig.run(100)
     assert rig.subjects()[3:] == ["ALERT: the store is away (and 2 more)"] and rig.left() == []
+    rig.server.faults.hang_up = "late"
+    rig.put(replace(EVENT, id="e-9"))
+    rig.run(0)
+    rig.server.faults.hang_up = None
+    rig.spool.drop(["e-9"])  # by hand
+    rig.run(30)
+    assert len(rig.server.received) == 5 and rig.left() == [] and len(rig.outgoing) == 0
 
 
 @pytest.mark.parametrize("fault", ["early", "connect", "RCPT", "DATA"])

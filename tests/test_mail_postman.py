@@ -11,6 +11,7 @@ import pytest
 
 from fanoutd.config import Config, load
 from fanoutd.mail.event import Event
+from fanoutd.mail.letter import letterhead
 from fanoutd.mail.postman import NoMail, Postman
 from support.bench import CONFIG, wait_for
 from support.smtp import MailServer
@@ -62,6 +63,14 @@ def test_a_storm_told_by_many_threads_is_one_mail_and_an_alert_does_not_wait_for
     postman.leave()
     postman.join(0.01)  # it hangs at the server, and holds up nobody
     server.down()
+
+
+def test_what_is_secret_in_the_configuration_is_hidden_in_mails(tmp_path: Path, server: MailServer) -> None:
+    audience = '[audience.other]\ndatabase = "mysql://u:of-the%20audience@h/d"\nquery = "SELECT openid FROM t"\n'
+    known = config(tmp_path, server.table() + audience)
+    assert known.mail is not None
+    hidden = letterhead(known, known.mail, "web1").hidden
+    assert set(hidden) == {"a-secret-of-the-tests", "of-the audience"}
 
 
 def test_without_mail_nothing_is_kept_nothing_is_begun_and_a_test_says_so(tmp_path: Path) -> None:
