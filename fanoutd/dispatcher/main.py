@@ -43,6 +43,7 @@ from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.dispatcher.trust import Trust
 from fanoutd.figures_file import Meter, folder_of
 from fanoutd.log import follow as follow_log
+from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
 from fanoutd.store import campaigns
@@ -68,6 +69,7 @@ class Dispatcher:
         self._channel = Channel(child.sock)
         self._say = say = self._channel.say
         self._facts = Facts(say)
+        self._postman = Postman(config, node)
         self._threads = threads = Threads(config.store_url)
         self._db = threads.db
         self._announcer = announcer = Announcer(home.journals, say)
@@ -94,14 +96,16 @@ class Dispatcher:
             cluster.each_beat(each_beat)
         # What the master asks and orders.
         self._durability = Durability(state_dir, config.store_url)
-        status = Status(config, threads, cluster, refresher, limits, self._durability)
+        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing)
         subscribers = Subscribers(config, refresher, cluster.hold)
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared, meter.ended)
         obeyed = shared.until_obeyed if sqlite_path(config.store_url) is None else None
         self._restarts = restarts = Restarts(state_dir / "restarts")
         self._metering = metering = Metering(config, self._facts, threads, trust, status, limits, restarts)
-        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, metering.text)
+        self._answers = Answers(
+            say, threads, trust, status, questions, orders, ordering, obeyed, metering.text, self._postman
+        )  # fmt: skip
         self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep)
 
     def run(self) -> int:
@@ -117,11 +121,14 @@ class Dispatcher:
             if messages is None or any(m["t"] == "quit" for m in messages):
                 return 0
             if stops := [m for m in messages if m["t"] == "stop"]:
+                began = time.monotonic()
+                self._postman.leave()
                 self._threads.promise(self._threads.desk.submit(self._trust.leave))
                 self._threads.keep_promises(_LAST_WORDS)
                 if any(m.get("last") for m in stops):
                     wait([self._threads.jobs.submit_with_db(self._parts.leave)], _LAST_WORDS)
                     self._cluster.leave(_LAST_WORDS)
+                self._postman.join(max(0.0, _LAST_WORDS - (time.monotonic() - began)))
                 return 0
             self._beat()
             for message in messages:
@@ -135,6 +142,7 @@ class Dispatcher:
     def _obey(self, message: dict[str, Any]) -> None:
         kind = message["t"]
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
+            self._postman.start()
             self._threads.desk.submit(self._start)
             if self._config.metrics:
                 Scrape(self._config.metrics, self._metering.text).start()
