@@ -187,6 +187,7 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.repair": _get,
     "campaign.retry": _retry,
     "campaign.resolve": _resolve,
+    "campaign.report": _get,
     "delivery.explain": _explain,
     "subscriber.event": _event,
     "token.get": _token,
@@ -215,4 +216,4 @@ ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
 ANSWERED_BY_WECHAT = ("token.refresh",)
 
 #: Those that take long: seconds until a client is told that they are not done yet. They go on all the same.
-LONG: Mapping[str, float] = {"subscriber.sync": 600.0}
+LONG: Mapping[str, float] = {"subscriber.sync": 600.0, "campaign.report": 60.0}
