@@ -11,6 +11,7 @@ import click
 from fanoutd.cli.common import Group, Settings, connected, pass_settings, say
 from fanoutd.cli.orders import ORDERS
 from fanoutd.cli.recurring import recurring
+from fanoutd.cli.report import report
 from fanoutd.cli.send import judge, see_through
 
 COLUMNS = ("openid", "state", "channel", "errcode", "msgid", "attempts", "updated_at")
@@ -21,7 +22,7 @@ def campaign() -> None:
     """List campaigns, show one, export its people, pause it and let it go on."""
 
 
-for _order in (*ORDERS, recurring):
+for _order in (*ORDERS, recurring, report):
     campaign.add_command(_order)
 
 

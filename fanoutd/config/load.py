@@ -200,7 +200,7 @@ def _mail(document: Mapping[str, Any], place: Place) -> Mail | None:
     values = _single(document, "mail", place)
     if not values["to"]:
         raise place.sub("mail").error("to", 'wants at least one address, like ["ops@example.com"]')
-    return Mail(smtp=values["smtp"], sender=values["from"], to=values["to"])
+    return Mail(smtp=values["smtp"], sender=values["from"], to=values["to"], reports=values["reports"])
 
 
 def _metrics(document: Mapping[str, Any], place: Place) -> Metrics | None:

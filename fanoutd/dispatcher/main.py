@@ -14,6 +14,7 @@ from fanoutd.config import sqlite_path
 from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.answers import Answers
+from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.channel import Channel
 from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.durability import Durability
@@ -30,6 +31,7 @@ from fanoutd.dispatcher.questions import Questions
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
+from fanoutd.dispatcher.refusals import Refusals
 from fanoutd.dispatcher.repair_orders import RepairOrders
 from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.status import Status
@@ -66,6 +68,7 @@ class Dispatcher:
         self._say = say = self._channel.say
         self._facts = Facts(say)
         self._postman = Postman(config, node)
+        self._refusals = Refusals(self._postman.tell)
         self._threads = threads = Threads(config.store_url)
         self._db = threads.db
         self._announcer = announcer = Announcer(home.journals, say)
@@ -86,7 +89,8 @@ class Dispatcher:
         means = Means(say, announcer.wake, plan_queue.look_at, ordering)
         self._shared = shared = SharedWork(node, state_dir, spool, means)
         self._receipts = Receipts()
-        errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads)
+        mails = CampaignMails(config, self._postman.tell)
+        errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads, mails)
         for each_beat in (parts.beat, refresher.follow, errands.each_beat, shared.beat):
             cluster.each_beat(each_beat)
         # What the master asks and orders.
@@ -112,6 +116,10 @@ class Dispatcher:
             if messages is None or any(m["t"] == "quit" for m in messages):
                 return 0
             if stops := [m for m in messages if m["t"] == "stop"]:
+                for message in messages:
+                    if message["t"] == "refusals":
+                        self._refusals.take(message)
+                self._refusals.flush()
                 self._threads.promise(self._threads.desk.submit(self._trust.leave))
                 self._threads.keep_promises(_LAST_WORDS)
                 if any(m.get("last") for m in stops):
@@ -133,6 +141,8 @@ class Dispatcher:
             self._threads.desk.submit(self._start)
         elif kind == "facts":
             self._facts.told(message)
+        elif kind == "refusals":
+            self._refusals.take(message)
         elif kind == "logs":
             follow_log(message)
         elif kind == "ask":

@@ -99,6 +99,12 @@ def build(answer: Answer, corrected: bool = False) -> Report:
     return replace(found, subject=_subject(found, counts, corrected))
 
 
+def paused_subject(report: Report, reason: str | None) -> Report:
+    """Of a campaign that had paused for this reason, and has gone on."""
+    words = without_people(reason or "")
+    return replace(report, reason=words, subject=f"campaign {report.id} paused: {one_line(words, _SUBJECT)}")
+
+
 def sent(counts: Mapping[str, int | None]) -> int:
     """On whatever channel."""
     return sum(count or 0 for key, count in counts.items() if key.startswith("sent_"))

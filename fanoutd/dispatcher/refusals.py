@@ -1,0 +1,62 @@
+"""Refused submissions, which the master tells of: gathered for a moment, then mailed."""
+
+from __future__ import annotations
+
+import logging
+import pwd
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from fanoutd.mail.event import Event
+from fanoutd.report.refused import refused
+from fanoutd.times import wall_ms
+
+log = logging.getLogger(__name__)
+
+#: What comes within so many seconds is one event. No longer: should this process be killed, the log alone has them.
+_GATHER = 1.0
+
+#: As many are kept meanwhile; of the others only how many they were.
+_MOST = 2000
+
+
+class Refusals:
+    """``tell`` has an event mailed."""
+
+    def __init__(self, tell: Callable[[Event], None], gather: float = _GATHER) -> None:
+        self._tell, self._gather = tell, gather
+        self._lock = threading.Lock()
+        self._kept: list[dict[str, Any]] = []
+        self._more = 0
+        self._timer: threading.Timer | None = None
+
+    def take(self, message: dict[str, Any]) -> None:
+        """A ``refusals`` message of the master."""
+        with self._lock:
+            room = _MOST - len(self._kept)
+            self._kept += message["refusals"][:room]
+            self._more += message["more"] + max(0, len(message["refusals"]) - room)
+            if self._timer is None:
+                self._timer = threading.Timer(self._gather, self.flush)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def flush(self) -> None:
+        """Mail what was gathered."""
+        with self._lock:
+            kept, more, self._kept, self._more, self._timer = self._kept, self._more, [], 0, None
+        if not kept:
+            return
+        try:
+            self._tell(refused(kept, more, f"refused-{uuid.uuid4().hex}", wall_ms(), _name))
+        except OSError as e:
+            log.error("%d refused submissions cannot be mailed: %s", len(kept) + more, e)
+
+
+def _name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
