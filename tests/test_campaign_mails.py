@@ -10,7 +10,7 @@ import pytest
 
 from fanoutd.config import load
 from fanoutd.dispatcher import campaign_mails, commands
-from fanoutd.dispatcher.campaign_mails import CampaignMails, NotKept
+from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.refusals import Refusals
 from fanoutd.mail.event import Event
 from fanoutd.outcome import Progress, State
@@ -151,14 +151,6 @@ def test_a_death_between_the_mail_and_the_store_makes_the_same_mail_again(office
     with pytest.raises(Died):
         office.work()
     assert office.work() == ["campaign c-1 done: corrected, 4 of 4 sent"] and office.left(notices.WATCH) == []
-
-
-def test_what_cannot_be_written_down_is_tried_again(desk: Office) -> None:
-    desk.end(desk.campaign(), SENT, SENT, SENT, SENT)
-    desk.trouble = OSError(28, "No space left on device")
-    with pytest.raises(NotKept, match="No space left"):
-        desk.work()
-    assert len(desk.left()) == 1 and desk.work() == ["campaign c-1 done: 4 of 4 sent"]
 
 
 @pytest.mark.parametrize(("reports", "done", "failed", "unknown"), [
@@ -336,8 +328,8 @@ def test_refusals_that_come_together_are_one_event() -> None:
     for _ in range(1000):
         refusals.take({"refusals": [one], "more": 0})
     wait_for(lambda: events, "an event")
-    refusals.take({"refusals": [one] * 3000, "more": 5})
-    refusals.flush()
+    refusals.take({"refusals": [one] * 1000, "more": 4})
+    refusals.leave([{"t": "stop"}, {"t": "refusals", "refusals": [one] * 2000, "more": 1}])
     refusals.flush()
     assert [event.subject.split(" ")[0] for event in events] == ["1,000", "3,005"]
     assert "1,005 of which the reasons were not kept" in events[1].text and "uid 0 (root), pid 7" in events[0].text

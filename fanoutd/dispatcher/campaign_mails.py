@@ -14,7 +14,6 @@ from typing import Any
 
 from fanoutd.config import Config
 from fanoutd.dispatcher import reports
-from fanoutd.errors import FanoutdError
 from fanoutd.mail.event import Event
 from fanoutd.report.build import Report, all_reached, build, paused_subject
 from fanoutd.report.mail_html import mail_html
@@ -41,13 +40,9 @@ _AGAIN = 600.0
 _REMEMBERED = 1000
 
 
-class NotKept(FanoutdError):
-    """The mail could not be written down."""
-
-
 class CampaignMails:
-    """``tell`` has an event mailed, once it returns for sure, and raises OSError; None: nobody wants mails. ``clock``
-    is seconds that only rise. Used by one thread."""
+    """``tell`` has an event mailed, and never raises; None: nobody wants mails. ``clock`` is seconds that only rise.
+    Used by one thread."""
 
     def __init__(
         self, config: Config, tell: Callable[[Event], None] | None, clock: Callable[[], float] = time.monotonic
@@ -59,7 +54,7 @@ class CampaignMails:
         self._tokens: dict[str, float] = {}
 
     def work(self, db: Database, errand: Errand) -> str | None:
-        """Do what a row of MAIL or WATCH is for; in words what was done. Raises NotKept, StoreAway."""
+        """Do what a row of MAIL or WATCH is for; in words what was done. Raises StoreAway."""
         campaign = campaigns.get(db, errand.payload["campaign"])
         if self._tell is None or campaign is None or campaign.definition.get("test"):
             self._settle(db, errand)
@@ -151,10 +146,7 @@ class CampaignMails:
             text=text(report, note), html=mail_html(report, note), at=wall_ms(),
         )  # fmt: skip
         assert self._tell is not None
-        try:
-            self._tell(event)
-        except OSError as e:
-            raise NotKept(f"the mail cannot be written down: {e}") from None
+        self._tell(event)
 
     def _kind(self, kind: str) -> str:
         """Empty for the first few in a minute: each is a mail of its own, named by its campaign."""

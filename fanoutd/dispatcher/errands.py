@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from fanoutd.config import Config
 from fanoutd.dispatcher import finish, statements
-from fanoutd.dispatcher.campaign_mails import CampaignMails, NotKept
+from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.store import Database, StoreAway, campaigns, notices, outbox
 from fanoutd.store.campaigns import FINAL
 from fanoutd.store.outbox import Errand
@@ -113,7 +113,7 @@ class Errands:
     def _attempt(self, db: Database, errand: Errand) -> None:
         try:
             said = self._done(db, errand)
-        except (statements.NotRun, finish.CommandFailed, NotKept) as e:
+        except (statements.NotRun, finish.CommandFailed) as e:
             pause = outbox.pause(errand) // 1000
             log.warning("%s failed, and is tried again in %d s: %s", _title(errand), pause, e)
             self._let_go(errand)  # a beat would put it off for as long as one that is under way

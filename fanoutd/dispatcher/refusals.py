@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import pwd
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fanoutd.mail.event import Event
 from fanoutd.report.refused import refused
 from fanoutd.times import wall_ms
-
-log = logging.getLogger(__name__)
 
 #: What comes within so many seconds is one event. No longer: should this process be killed, the log alone has them.
 _GATHER = 1.0
@@ -23,7 +20,7 @@ _MOST = 2000
 
 
 class Refusals:
-    """``tell`` has an event mailed."""
+    """``tell`` has an event mailed, and never raises."""
 
     def __init__(self, tell: Callable[[Event], None], gather: float = _GATHER) -> None:
         self._tell, self._gather = tell, gather
@@ -43,16 +40,20 @@ class Refusals:
                 self._timer.daemon = True
                 self._timer.start()
 
+    def leave(self, messages: Iterable[dict[str, Any]]) -> None:
+        """The process ends: take what is among these last messages of the master, and mail all of it."""
+        for message in messages:
+            if message["t"] == "refusals":
+                self.take(message)
+        self.flush()
+
     def flush(self) -> None:
         """Mail what was gathered."""
         with self._lock:
             kept, more, self._kept, self._more, self._timer = self._kept, self._more, [], 0, None
         if not kept:
             return
-        try:
-            self._tell(refused(kept, more, f"refused-{uuid.uuid4().hex}", wall_ms(), _name))
-        except OSError as e:
-            log.error("%d refused submissions cannot be mailed: %s", len(kept) + more, e)
+        self._tell(refused(kept, more, f"refused-{uuid.uuid4().hex}", wall_ms(), _name))
 
 
 def _name(uid: int) -> str | None:

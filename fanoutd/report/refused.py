@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fanoutd.mail.event import Event
-from fanoutd.report.html import escaped
 from fanoutd.report.words import number, one_line
 from fanoutd.times import iso
 
@@ -53,7 +52,7 @@ def refused(
     text = "\n\n".join(parts) + "\n"
     return Event(
         id=id, kind="refused", subject=f"{what} refused: {one_line(first, 120)}",
-        line=f"{what} refused: {first}; {whose[0].strip()}", text=text, html=_html(parts), at=now,
+        line=f"{what} refused: {first}; {whose[0].strip()}", text=text, html=None, at=now,
     )  # fmt: skip
 
 
@@ -63,12 +62,3 @@ def _client(uid: int, pid: int, count: int, name: str | None) -> str:
 
 def _rest(count: int, what: str) -> list[str]:
     return [f"        and {number(count)} {what}"] if count > 0 else []
-
-
-def _html(parts: Sequence[str]) -> str:
-    body = "".join(
-        f'<p style="font-family:Helvetica,Arial,sans-serif;font-size:14px;line-height:20px;white-space:pre-wrap">'
-        f"{escaped(part)}</p>"
-        for part in parts
-    )
-    return f'<!DOCTYPE html><html><head><meta charset="utf-8"></head><body>{body}</body></html>'
