@@ -323,7 +323,7 @@ def test_a_campaign_that_was_deleted_is_watched_no_longer(desk: Office) -> None:
 
 def test_refusals_that_come_together_are_one_event() -> None:
     events: list[Event] = []
-    refusals = Refusals(events.append, gather=0.3)
+    refusals = Refusals(events.append, first=0.5)
     one = {"at": wall_ms(), "pid": 7, "uid": 0, "error": "no message 'x' is configured"}
     for _ in range(1000):
         refusals.take({"refusals": [one], "more": 0})

@@ -1,9 +1,13 @@
-"""Refused submissions, which the master tells of: gathered for a moment, then mailed."""
+"""Refused submissions, which the master tells of: gathered for a moment, then mailed.
+
+The first are told almost at once: should this process be killed, the log alone has those that it still gathers.
+"""
 
 from __future__ import annotations
 
 import pwd
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,8 +16,8 @@ from fanoutd.mail.event import Event
 from fanoutd.report.refused import refused
 from fanoutd.times import wall_ms
 
-#: What comes within so many seconds is one event. No longer: should this process be killed, the log alone has them.
-_GATHER = 1.0
+#: What comes within so many seconds is one event: the first, and each that follows soon after another.
+_FIRST, _GATHER = 0.05, 1.0
 
 #: As many are kept meanwhile; of the others only how many they were.
 _MOST = 2000
@@ -22,8 +26,9 @@ _MOST = 2000
 class Refusals:
     """``tell`` has an event mailed, and never raises."""
 
-    def __init__(self, tell: Callable[[Event], None], gather: float = _GATHER) -> None:
-        self._tell, self._gather = tell, gather
+    def __init__(self, tell: Callable[[Event], None], first: float = _FIRST) -> None:
+        self._tell, self._first = tell, first
+        self._told = float("-inf")
         self._lock = threading.Lock()
         self._kept: list[dict[str, Any]] = []
         self._more = 0
@@ -36,7 +41,8 @@ class Refusals:
             self._kept += message["refusals"][:room]
             self._more += message["more"] + max(0, len(message["refusals"]) - room)
             if self._timer is None:
-                self._timer = threading.Timer(self._gather, self.flush)
+                wait = max(self._first, self._told + _GATHER - time.monotonic())
+                self._timer = threading.Timer(wait, self.flush)
                 self._timer.daemon = True
                 self._timer.start()
 
@@ -51,6 +57,7 @@ class Refusals:
         """Mail what was gathered."""
         with self._lock:
             kept, more, self._kept, self._more, self._timer = self._kept, self._more, [], 0, None
+            self._told = time.monotonic()
         if not kept:
             return
         self._tell(refused(kept, more, f"refused-{uuid.uuid4().hex}", wall_ms(), _name))
