@@ -20,7 +20,7 @@ from fanoutd.dispatcher.recovery import recover
 from fanoutd.errors import NotNow, NotPermitted, Unreachable
 from fanoutd.master import lock, privileges
 from fanoutd.master.lock import Lock
-from fanoutd.store import Database, nodes, open_store, schema
+from fanoutd.store import Database, history, nodes, open_store, schema
 from fanoutd.store.copying import Progress, copy, refuse_used
 
 
@@ -79,6 +79,7 @@ def _settle(config: Config, db: Database) -> None:
     schema.migrate(db)
     state_dir = config.daemon.state_dir
     node = identity.of(state_dir, db.shared)
+    history.speak_for(node.node)
     epoch = Epoch(state_dir, node.node, config.store_url)
     journals = state_dir / "journals"
     if node.copied or epoch.went_back(db) or epoch.journals_know_more(db, journals):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fanoutd.store import outbox
+from fanoutd.store import history, outbox
 from fanoutd.store.database import Database, holes
 
 FINAL = ("done", "cancelled", "failed")
@@ -167,8 +167,11 @@ def in_states(db: Database, *states: str, lock: str = "") -> list[Campaign]:
     return [_campaign(row) for row in rows]
 
 
-def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> bool:
-    """Change the state if it still is ``old``; further columns with it. Says whether it did. In a transaction."""
+def move(db: Database, campaign: str, old: str, new: str, noted: bool = False, **columns: Any) -> bool:
+    """Change the state if it still is ``old``; further columns with it. Says whether it did. In a transaction.
+
+    ``noted``: whoever ordered it stands in the history already; else it is written down as our own doing.
+    """
     if (old, new) not in MOVES:
         raise ValueError(f"no campaign goes from {old} to {new}")
     sets = "".join(f", {name} = %s" for name in columns)
@@ -178,7 +181,18 @@ def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> boo
     )  # fmt: skip
     if changed > 0 and new in FINAL:
         _ended(db, campaign)
+    if changed > 0 and not noted and (action := _action(old, new)):
+        history.note(db, campaign, action, detail=columns.get("reason"))
     return changed > 0
+
+
+def _action(old: str, new: str) -> str | None:
+    """What a history calls the move; None for those on the straight way."""
+    if old == "paused" and new not in FINAL:
+        return "resumed"
+    if new in ("planning", "running"):
+        return "reopened" if old == "done" else None
+    return new
 
 
 def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
@@ -197,8 +211,9 @@ def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
 
 
 def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
-    """Pause whatever of the account runs."""
+    """Pause whatever of the account runs. In a transaction."""
     assert ("running", "paused") in MOVES
+    history.note_account(db, account, "running", "paused", reason)
     db.execute(
         "UPDATE fanout_campaign SET state = 'paused', cause = %s, reason = %s "
         "WHERE account = %s AND state = 'running'",
@@ -262,11 +277,15 @@ def take_in_hand(db: Database, campaign: str, node: str) -> None:
 
 
 def inherit(db: Database, campaign: str, heir: str, dead: str) -> bool:
-    """Let ``heir`` plan what the dead node has not; False when somebody was faster, or there is nothing to plan."""
-    return db.execute(
+    """Let ``heir`` plan what the dead node has not; False when somebody was faster, or there is nothing to plan. In a
+    transaction."""
+    ours = db.execute(
         f"UPDATE fanout_campaign SET node = %s WHERE id = %s AND node = %s AND planned = 0 AND {_ACTIVE}",
         heir, campaign, dead,
     ) > 0  # fmt: skip
+    if ours:
+        history.note(db, campaign, "taken over", detail=f"its planning, from node {dead}")
+    return ours
 
 
 def still_of(db: Database, campaign: str, node: str, lock: str = "") -> str | None:
@@ -373,9 +392,11 @@ def finish(db: Database, campaign: str) -> bool:
         return False
     # Planned, so no shard comes any more. Whoever is about to make somebody in one pending again has its row: we wait
     # for him, and see it; or he waits for us, wants the campaign's row next, and finds it done.
-    if any(pending or resend for pending, resend in db.rows(
-        f"SELECT pending, resend FROM fanout_shard WHERE campaign = %s ORDER BY id{db.LOCK_SHARED}", campaign
-    )):  # fmt: skip
+    rows = db.rows(
+        "SELECT pending, resend, sent_custom + sent_template + sent_subscribe, failed, skipped, unknown "
+        f"FROM fanout_shard WHERE campaign = %s ORDER BY id{db.LOCK_SHARED}", campaign
+    )  # fmt: skip
+    if any(row[0] or row[1] for row in rows):
         return False
     if not db.execute(
         f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
@@ -384,6 +405,9 @@ def finish(db: Database, campaign: str) -> bool:
     ):
         return False
     _ended(db, campaign)
+    sums = {word: sum(row[i] for row in rows) for i, word in enumerate(("sent", "failed", "skipped", "unknown"), 2)}
+    words = ", ".join(f"{count:,} {word}" for word, count in sums.items() if count)
+    history.note(db, campaign, "done", detail=words or "nobody was in it")
     return True
 
 
