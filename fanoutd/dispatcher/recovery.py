@@ -96,8 +96,8 @@ def settle(
     db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk, ended_before: int | None = None
 ) -> int | None:
     """One shard: what its people came to, then free for the next worker; unless another node was faster, or the lease
-    did not end so many milliseconds ago. How many are unknown by it, None when it
-    was not settled."""
+    did not end so many milliseconds ago. How many are unknown by it; None when nothing was
+    done."""
     results: list[Result] = []
     with db.transaction():
         if not shards.still_held(db, held, ended_before):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fanoutd.store import history, outbox
-from fanoutd.store.database import Database, holes
+from fanoutd.store.database import Database, Row, holes
 
 FINAL = ("done", "cancelled", "failed")
 
@@ -39,6 +39,9 @@ DISTRUSTED = ("past", "copy")
 
 #: In a condition: something is to be planned or sent.
 _ACTIVE = "state IN ('scheduled', 'planning', 'running')"
+
+#: Campaigns in one question.
+_AT_ONCE = 100
 
 _COLUMNS = (
     "id, account, message, audience, reference, idempotency_key, state, cause, reason, created_at, send_at, "
@@ -140,15 +143,46 @@ def asked(db: Database, campaign: str) -> Callable[[], Campaign]:
     return lambda: _campaign(answer.rows()[0])
 
 
-def listed(db: Database, state: str | None, limit: int, before: Campaign | None) -> list[Campaign]:
-    """Newest first, at most ``limit``, those older than ``before``."""
-    where: list[str] = ["1 = 1"]
-    args: list[str | int] = []
-    if state is not None:
-        where.append("state = %s")
-        args.append(state)
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which campaigns are meant; None and False: any. ``since`` and ``until`` are milliseconds since 1970 between which
+    they were created, the first inclusive; ``reference`` is a part of theirs. ``problems``: paused, failed, or with
+    people who failed or are unknown."""
+
+    state: str | None = None
+    since: int | None = None
+    until: int | None = None
+    account: str | None = None
+    message: str | None = None
+    reference: str | None = None
+    problems: bool = False
+
+
+#: Of ``Filter``, by field: a condition on its value.
+_MEANT = {
+    "state": "state = %s",
+    "since": "created_at >= %s",
+    "until": "created_at < %s",
+    "account": "account = %s",
+    "message": "message = %s",
+    "reference": "INSTR(reference, %s) > 0",
+}
+
+_PROBLEMS = (
+    "(state IN ('paused', 'failed') OR EXISTS (SELECT 1 FROM fanout_shard s WHERE s.campaign = fanout_campaign.id "
+    "AND (s.failed > 0 OR s.unknown > 0)))"
+)
+
+
+def listed(db: Database, which: Filter, limit: int, before: Campaign | None) -> list[Campaign]:
+    """Newest first, at most ``limit``, those older than ``before``: read in the order of an index until there are
+    enough."""
+    wanted = {field: value for field in _MEANT if (value := getattr(which, field)) is not None}
+    where, args = ["1 = 1", *(_MEANT[field] for field in wanted)], list(wanted.values())
+    if which.problems:
+        where.append(_PROBLEMS)
     if before is not None:
-        where.append("(created_at < %s OR (created_at = %s AND id < %s))")
+        where.append("created_at <= %s AND (created_at < %s OR id < %s)")
         args += [before.created_at, before.created_at, before.id]
     rows = db.rows(
         f"SELECT {_COLUMNS} FROM fanout_campaign WHERE {' AND '.join(where)} "
@@ -420,11 +454,24 @@ def unfinished(db: Database, campaign: str) -> bool:
 
 def counts(db: Database, campaign: str) -> Counts:
     """Sums over the campaign's shards; their rows are few, the people never counted."""
-    rows = db.rows(
-        "SELECT errors, pending, sent_custom, sent_template, sent_subscribe, failed, skipped, unknown "
-        "FROM fanout_shard WHERE campaign = %s",
-        campaign,
-    )
+    return counts_of(db, [campaign])[campaign]
+
+
+def counts_of(db: Database, wanted: Sequence[str]) -> dict[str, Counts]:
+    """The same for several campaigns, asked together."""
+    by_campaign: dict[str, list[Row]] = {campaign: [] for campaign in wanted}
+    for at in range(0, len(wanted), _AT_ONCE):
+        some = wanted[at : at + _AT_ONCE]
+        for row in db.rows(
+            "SELECT campaign, errors, pending, sent_custom, sent_template, sent_subscribe, failed, skipped, unknown "
+            f"FROM fanout_shard WHERE campaign IN ({holes(len(some))})",
+            *some,
+        ):  # fmt: skip
+            by_campaign[row[0]].append(row[1:])
+    return {campaign: _sums(rows) for campaign, rows in by_campaign.items()}
+
+
+def _sums(rows: list[Row]) -> Counts:
     errors: dict[str, int] = {}
     for row in rows:
         for code, count in json.loads(row[0]).items():
