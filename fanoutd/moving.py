@@ -20,7 +20,7 @@ from fanoutd.dispatcher.recovery import recover
 from fanoutd.errors import NotNow, NotPermitted, Unreachable
 from fanoutd.master import lock, privileges
 from fanoutd.master.lock import Lock
-from fanoutd.store import Database, history, nodes, open_store, schema
+from fanoutd.store import Database, history, meta, nodes, open_store, schema
 from fanoutd.store.copying import Progress, copy, refuse_used
 
 
@@ -54,7 +54,25 @@ def move(config: Config, url: str, progress: Progress = lambda _table, _rows: No
             raise Unreachable(f"store {old.place}: no daemon has used it, and so there is nothing to move")
         _settle(config, old)
         copied = copy(old, new, progress)
+        meta.write(old, schema.MOVED, new.place)
         return Moved(old.place, new.place, copied, time.monotonic() - began)
+
+
+def undo(config: Config) -> str | None:
+    """Let the store of this configuration be used again though it was moved; where to, None: it was not.
+
+    Raises as ``move`` does.
+    """
+    path = sqlite_path(config.store_url)
+    if path is not None and not path.exists():
+        raise Unreachable(f"store {path}: is not there")
+    with _instead_of_the_daemon(config), ExitStack() as held:
+        db = open_store(config.store_url)
+        held.enter_context(db.closing())
+        moved = meta.read(db, schema.MOVED) if db.has_table("fanout_meta") else None
+        if moved is not None:
+            db.execute("DELETE FROM fanout_meta WHERE name = %s", schema.MOVED)
+        return moved
 
 
 @contextmanager

@@ -24,6 +24,9 @@ CAMPAIGN: dict[str, Any] = {
 
 NOW = 1_767_340_000_000  # 2026-01-02 15:46:40 in Shanghai
 
+AGES = {None: "-", "2026-01-02T07:46:30+00:00": "10s", "2026-01-02T05:46:40+00:00": "2h", "2025-12-02T07:46:40Z": "31d",
+        "2026-01-02T07:59:00+00:00": "0s"}  # fmt: skip
+
 WORKER: dict[str, Any] = {
     "slot": 1, "pid": 4711, "role": "worker", "generation": 2, "state": "busy", "campaign": "c-1", "sent": 12345,
     "failed": 6, "rate": 99.6, "rss_bytes": 40 << 20, "cpu_percent": 1.5, "restarts": 3, "heartbeat_age": 0.1,
@@ -94,17 +97,21 @@ def test_a_campaign_among_many() -> None:
 
 
 def test_the_table_fits_its_width_its_sums_add_up_and_the_reason_stands_below() -> None:
-    many = [campaign(), campaign(id="k-" + "x" * 24, state="scheduled", total=12_000_000, reason="weil  das\nneue 额度 " * 20)]
+    reason = "weil  das\nneue 额度 " * 20
+    many = [campaign(), campaign(id="k-" + "x" * 24, state="scheduled", total=12_000_000, reason=reason)]
     lines = list(campaigns.table(many, 80, NOW))
     assert lines[0].split() == ["ID", "STATE", "AGE", "PEOPLE", "SENT", "FAIL", "SKIP", "UNKN", "LEFT"]
     assert lines[1].split() == ["c-1", "running", "42m", "2500", "1490", "7", "2", "1", "1000"]
     assert all(cell_len(line) <= 80 for line in lines) and lines[3].endswith("…") and len(lines) == 4
-    assert [campaigns.table([campaign(created_at=at)], 80, NOW) is not None for at in (None, "2026-01-02T15:04:05Z")]
+    ages = [list(campaigns.table([campaign(created_at=at)], 80, NOW))[1].split()[2] for at in AGES]
+    assert ages == list(AGES.values())
 
 
 def test_a_receipt_adds_up_says_why_and_what_to_do_and_who_did_it() -> None:
-    done = campaign(state="done", finished_at="2026-01-02T15:08:05.678+08:00", rate=None, eta_seconds=None, reason=None,
-                    started_at="2026-01-02T15:04:05.678+08:00", errors={"43004": 4, "render": 2, "40037": 1})  # fmt: skip
+    done = campaign(
+        state="done", started_at="2026-01-02T15:04:05.678+08:00", finished_at="2026-01-02T15:08:05.678+08:00",
+        rate=None, eta_seconds=None, errors={"43004": 4, "render": 2, "40037": 1},
+    )  # fmt: skip
     done["counts"]["failed"] = 8
     done["total"] = 2501
     paper = receipt_of(done, event(), event(action="planned", uid=None, user=None, pid=None, detail="2,501 people"))
@@ -123,7 +130,7 @@ def test_a_receipt_adds_up_says_why_and_what_to_do_and_who_did_it() -> None:
 
 
 def test_who_became_unknown_with_a_node_that_died_may_be_told_by_it() -> None:
-    taken = event(action="taken over", detail="from node n2; 1 people are unknown by it")
+    taken = event(action="taken over", detail="from node n2; unknown by its death: 1 person")
     assert "Node n2 died" in next(receipt.next_steps(campaign(), [taken], {"n1"}))
     for events, living in ([taken], {"n1", "n2"}), ([taken], None), ([event()], {"n1"}):
         assert "died" not in " ".join(receipt.next_steps(campaign(), events, living))

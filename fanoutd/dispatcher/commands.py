@@ -100,7 +100,7 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool, by: By 
             campaigns.let_go_on(db, campaign.id)
             if again:
                 whom = " and ".join(word for word, is_meant in (("failed", failed), ("unknown", unknown)) if is_meant)
-                history.note(db, campaign.id, "retried", by, f"{again:,} people who were {whom}")
+                history.note(db, campaign.id, "retried", by, f"{history.people(again)}, {whom}")
     except StillHeld as e:
         raise RpcError(NOT_NOW, str(e), "campaign") from None
     return "running" if again and campaign.state == "done" else campaign.state
@@ -115,7 +115,7 @@ def settle(
     with db.transaction():
         count = resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids)
         if count:
-            history.note(db, campaign.id, "resolved", by, f"{count:,} people as {word}")
+            history.note(db, campaign.id, "resolved", by, f"{history.people(count)} as {word}")
     with db.transaction():
         campaigns.finish(db, campaign.id)
     found = campaigns.get(db, campaign.id)

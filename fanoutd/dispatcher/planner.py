@@ -111,7 +111,7 @@ class Planner:
             db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", campaign.id)
             campaigns.move(db, campaign.id, "planning", "running", reason=None)
             campaigns.explain_plan(db, campaign.id, None)
-            history.note(db, campaign.id, "planned", detail=f"{campaigns.counts(db, campaign.id).total:,} people")
+            history.note(db, campaign.id, "planned", detail=history.people(campaigns.counts(db, campaign.id).total))
         with db.transaction():
             campaigns.finish(db, campaign.id)
         self._spool.remove(campaign.id)

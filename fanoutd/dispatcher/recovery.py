@@ -87,7 +87,7 @@ def take_over(db: Database, node: str) -> int:
 
     each_by_itself(taken, ended)
     for (campaign, dead), count in lost.items():
-        words = f"from node {dead}; {count:,} people are unknown by it" if count else f"from node {dead}"
+        words = f"from node {dead}" + (f"; unknown by its death: {history.people(count)}" if count else "")
         history.note(db, campaign, "taken over", detail=words)
     return len(ended)
 

@@ -80,7 +80,7 @@ def repair(
             else:
                 _write(db, shard, tokens[shard.id], results)
             changed += len(results)
-        history.note(db, campaign.id, "repaired", by, f"{changed:,} people changed by this node's journals")
+        history.note(db, campaign.id, "repaired", by, f"{history.people(changed)} changed by this node's journals")
         if missing:
             campaigns.hear(db, campaign.id, heard, _waits_for(missing))
             log.warning("campaign %s: %d people changed; %s", campaign.id, changed, _waits_for(missing))

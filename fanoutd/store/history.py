@@ -61,6 +61,11 @@ def _name(uid: int) -> str | None:
         return None
 
 
+def people(count: int) -> str:
+    """``1 person``, ``1,500 people``."""
+    return f"{count:,} {'person' if count == 1 else 'people'}"
+
+
 def speak_for(node: str) -> None:
     """What this process does is done on this node."""
     global _node

@@ -22,7 +22,7 @@ Line = tuple[str, str]
 _TOP = 8
 
 #: What a history says when a node died with people under way: see dispatcher/recovery.
-_LEFT_BY = re.compile(r"from node (\S+?); [\d,]+ people are unknown")
+_LEFT_BY = re.compile(r"from node (\S+?); unknown by its death: ")
 
 
 def lines(campaign: dict[str, Any], events: list[dict[str, Any]], zone: str | None, now_ms: int) -> Iterator[Line]:
