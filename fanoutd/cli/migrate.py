@@ -15,7 +15,7 @@ _HELP = "mysql://user:password@host:3306/database, or sqlite:///path; - reads it
 
 @click.command()
 @click.option("--to", "url", metavar="URL", help=_HELP)
-@click.option("--undo", is_flag=True, help="Let the moved store be served again: nothing may have been sent from the other.")
+@click.option("--undo", is_flag=True, help="Let the moved store be served again, if nothing was sent from the other.")
 @click.option("--json", "as_json", is_flag=True, help="What was copied, as one object.")
 @pass_settings
 def migrate(settings: Settings, url: str | None, undo: bool, as_json: bool) -> None:
