@@ -32,7 +32,8 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
             row = build(document, config, node)
         except FanoutdError as e:
             row = _undefined(document, node, str(e))
-        by, schedule = history.peer(document), document.get("recurring")
+        schedule = document.get("recurring")
+        by = history.peer({**document, "pid": None} if schedule else document)  # whoever set it up has ended long ago
         with db.transaction():
             if added := campaigns.insert(db, row):
                 said = f"by its schedule, {schedule}" if schedule else None
