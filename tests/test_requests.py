@@ -218,7 +218,8 @@ def test_carried_parameters_are_complete() -> None:
     ("campaign.get", {"campaign": "A B"}, -32002),
     ("campaign.get", {"campaign": "c-1", "x": 1}, -32602), ("campaign.list", {"state": "gone"}, -32602),
     ("campaign.list", {"state": []}, -32602), ("campaign.list", {"since": "2h"}, -32602),
-    ("campaign.list", {"problems": 1}, -32602), ("campaign.history", {}, -32602), ("campaign.list", {"limit": 0}, -32602),
+    ("campaign.list", {"problems": 1}, -32602), ("campaign.list", {"limit": 0}, -32602),
+    ("campaign.history", {}, -32602),
     ("campaign.list", {"before": []}, -32602), ("campaign.deliveries", {"campaign": "c-1", "after": []}, -32602),
     ("campaign.deliveries", {"campaign": "c-1", "limit": 10**9}, -32602),
 ])
