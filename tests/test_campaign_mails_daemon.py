@@ -111,6 +111,7 @@ def test_each_campaign_is_told_of_once(daemon: Mailing, server: MailServer, tmp_
                      "今天开饭", "10.0 %", f"fanoutd campaign retry {done} --failed"):  # fmt: skip
             assert word in body, word
     assert "春节<b>花" in report.text and "春节&lt;b&gt;花" in report.html
+    assert f"(uid {os.getuid()}) on node" in report.text
     assert f"fanoutd campaign resolve {unknown} --sent" in by_words[expected[1]].text
     assert "in which 1 were unknown; now 0 are" in by_words[expected[2]].text
     lines = re.findall(r"^  [\d:]{8}  (\d+|a) submissions? w", refused.text, re.MULTILINE)  # one event, or a few folded

@@ -25,7 +25,7 @@ from fanoutd.report.refused import refused
 from fanoutd.report.text import text
 from fanoutd.report.timeline import MOST, Timeline, step_for
 from fanoutd.report.words import duration, one_line, share, step, without_people
-from fanoutd.store import Database, campaigns, shards, timelines
+from fanoutd.store import Database, campaigns, history, shards, timelines
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import iso, parse_when
@@ -49,7 +49,8 @@ ANSWER: dict[str, Any] = {
     "first_at": iso(START + 100), "last_at": iso(START + 294_000), "later": 0,
     "errors": [{"errcode": "43004", "count": 15, "words": "does not follow the account", "mend": None},
                {"errcode": "render", "count": 5, "words": "cannot be rendered", "mend": "mend the text"}],
-    "excerpt": "今天 12 点开饭", "timezone": "Asia/Shanghai", "test": False, "away": {"count": 0, "nodes": []},
+    "excerpt": "今天 12 点开饭", "submitted": {"who": "www-data", "uid": 33, "pid": 7, "node": "a"},
+    "timezone": "Asia/Shanghai", "test": False, "away": {"count": 0, "nodes": []},
 }  # fmt: skip
 
 
@@ -147,6 +148,7 @@ def test_many_errcodes_are_cut_to_the_most_frequent() -> None:
 
 def test_facts_have_duration_average_and_peak() -> None:
     facts = dict(build(ANSWER).facts)
+    assert facts["submitted by"] == "www-data (uid 33) on node a"
     assert facts["submitted"] == "2026-01-02 15:04:04 Asia/Shanghai" and facts["took"] == "5 min 00 s"
     assert facts["average rate"] == "5.1 a second" and facts["peak rate"] == "9.0 a second, over 5 s"
     assert (facts["first outcome"], facts["last outcome"]) == ("2026-01-02 15:04:05", "2026-01-02 15:08:59")
@@ -342,7 +344,11 @@ def test_the_answer_has_all_that_a_report_needs(db: Database, tmp_path: Path) ->
     if db.shared:
         db.execute("INSERT INTO fanout_node (node, secret, version, joined_at, heartbeat) VALUES "
                    "('b', 's', '0', 0, %s), ('long-ago', 's', '0', 0, %s)", START + 1, START - 1)  # fmt: skip
+    assert reports.answer(db, load(file, {}), campaign)["submitted"] is None
+    with db.transaction():
+        history.note(db, "c-1", "submitted", history.By(33, "www-data", 7))
     given = reports.answer(db, load(file, {}), campaign)
+    assert given["submitted"] == {"who": "www-data", "uid": 33, "pid": 7, "node": ""}
     assert [(each["errcode"], each["count"]) for each in given["errors"]] == [("43004", 2), ("45015", 1)]
     assert given["errors"][0]["words"] == "does not follow the account"
     assert given["timezone"] == "UTC" and given["excerpt"] == "今天 开饭 " + "x" * 73 + "…"

@@ -44,7 +44,7 @@ from fanoutd.log import follow as follow_log
 from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
-from fanoutd.store import campaigns
+from fanoutd.store import campaigns, history
 
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
 _LAST_WORDS = 1.0
@@ -60,6 +60,7 @@ class Dispatcher:
     def __init__(self, child: Child) -> None:
         config, node, state_dir = child.config, child.node, child.config.daemon.state_dir
         self._child, self._config, self._node = child, config, node
+        history.speak_for(node)
         self._spool = spool = Spool(state_dir / "spool")
         self._home = home = Home(config, node, spool)
         for folder in (home.journals, state_dir / "rate"):

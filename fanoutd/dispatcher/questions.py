@@ -11,7 +11,7 @@ from typing import Any
 from fanoutd.dispatcher import forecast, recurring, reports
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.home import Home
-from fanoutd.dispatcher.queries import Queries, deliveries, known
+from fanoutd.dispatcher.queries import Queries, deliveries, known, past
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.status import Status
 from fanoutd.dispatcher.subscribers import Subscribers
@@ -34,6 +34,7 @@ class Questions:
             "daemon.status": lambda db, _params: status.of(db),
             "campaign.list": queries.list,
             "campaign.get": lambda db, params: queries.get(db, asked_for(db, home, params)),
+            "campaign.history": lambda db, params: past(db, asked_for(db, home, params)),
             "campaign.deliveries": lambda db, params: deliveries(db, asked_for(db, home, params), params),
             "campaign.report": self._report,
             "campaign.plan": lambda db, params: forecast.answer(db, config, spool, node, params),

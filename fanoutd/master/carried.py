@@ -15,6 +15,9 @@ DELIVERY_STATES = ("pending", "sent", "failed", "skipped", "unknown")
 
 _LIST_LIMIT, _DELIVERIES_LIMIT, _SUBSCRIBERS_LIMIT, _MOST = 50, 1000, 1000, 1000
 
+#: Characters of a reference that is looked for.
+_LONGEST_REFERENCE = 200
+
 #: Characters of a name that a row of an import may bring.
 _LONGEST_NAME = 64
 
@@ -25,12 +28,18 @@ def _get(params: Params) -> dict[str, Any]:
 
 
 def _list(params: Params) -> dict[str, Any]:
-    read.only(params, ("state", "limit", "before"))
+    read.only(params, ("state", "limit", "before", "since", "until", "account", "message", "reference", "problems"))
     before = None if params.get("before") is None else read.campaign({"campaign": params["before"]})
     return {
         "state": read.state(params, CAMPAIGN_STATES),
         "limit": read.whole(params, "limit", 1, _MOST, _LIST_LIMIT),
         "before": before,
+        "since": read.when(params, "since"),
+        "until": read.when(params, "until"),
+        "account": read.text(params, "account", 64),
+        "message": read.text(params, "message", 64),
+        "reference": read.label(params, "reference", _LONGEST_REFERENCE),
+        "problems": read.flag(params, "problems"),
     }
 
 
@@ -180,6 +189,7 @@ def _recurring(params: Params) -> dict[str, Any]:
 CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.get": _get,
     "campaign.list": _list,
+    "campaign.history": _get,
     "campaign.deliveries": _deliveries,
     "campaign.pause": _get,
     "campaign.resume": _get,

@@ -179,8 +179,8 @@ def _facts(answer: Answer, timeline: Timeline | None) -> Iterator[tuple[str, str
     for name in ("account", "message", "audience", "reference"):
         if campaign[name]:
             yield name, str(campaign[name])
-    if by := answer.get("submitted"):
-        yield "submitted by", by
+    if by := answer["submitted"]:
+        yield "submitted by", f"{by['who'] or 'a user'} (uid {by['uid']}) on node {by['node']}"
     times = {name: campaign[key] and parse_when(campaign[key]) for name, key in (
         ("submitted", "created_at"), ("due", "send_at"), ("started", "started_at"), ("finished", "finished_at"))}
     times |= {"first outcome": answer["first_at"] and parse_when(answer["first_at"]),
