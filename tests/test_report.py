@@ -19,7 +19,7 @@ from fanoutd.dispatcher import reports
 from fanoutd.outcome import NEVER_HEARD, State
 from fanoutd.report import timeline as over_time
 from fanoutd.report.build import Report, build
-from fanoutd.report.mail_html import mail_html
+from fanoutd.report.mail_html import mail_html, widths
 from fanoutd.report.page import page
 from fanoutd.report.refused import refused
 from fanoutd.report.text import text
@@ -197,7 +197,8 @@ def test_all_three_say_the_same_and_survive_anything() -> None:
                      "<script>alert('花')</script> & \"春节\"", "fanoutd campaign resolve c-1 --failed"):  # fmt: skip
             assert word in seen, word
         assert "\x07" not in document
-    for word in ("1,500", "17.9 %", "43004", "春节", "fanoutd campaign retry c-1 --unknown", "Deliveries, by 15 s"):
+    for word in ("1,500", "17.9 %", "43004", "春节", "fanoutd campaign retry c-1 --unknown",
+                 "Deliveries in steps of 15 s"):  # fmt: skip
         assert word in text(report), word
     assert "<svg" not in mail_html(report) and "<style" not in mail_html(report)
     assert "prefers-color-scheme:dark" in page(report, "") and "@media print" in page(report, "")
@@ -234,6 +235,11 @@ def test_words() -> None:
     assert [duration(each) for each in (0.25, 59.99, 3600, 200_000)] == ["0.2 s", "1 min 00 s", "1 h 00 min", "2 d 7 h"]
     assert [step(each) for each in (0.25, 5, 120, 7200, 86400)] == ["250 ms", "5 s", "2 min", "2 h", "1 d"]
     assert one_line("a\n b  c", 4) == "a b…" and one_line("花花", 2) == "花花"
+
+
+@given(st.lists(st.integers(1, 10**7), min_size=1, max_size=7))
+def test_the_parts_of_a_bar_are_a_hundred_together(counts: list[int]) -> None:
+    assert sum(widths(counts)) == 100 and min(widths(counts)) >= 1
 
 
 # ---- the time line

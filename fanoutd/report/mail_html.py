@@ -15,7 +15,7 @@ _STEPS = 14
 _FONT = "font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,'PingFang SC','Microsoft YaHei',sans-serif"
 _TABLE = '<table role="presentation" cellpadding="0" cellspacing="0" border="0" width="100%"'
 _CELL = f"{_FONT};font-size:14px;line-height:20px;color:#1f2933;padding:4px 0"
-_DIM = f"{_FONT};font-size:13px;line-height:18px;color:#616e7c;padding:3px 0"
+_DIM = f"{_FONT};font-size:13px;line-height:20px;color:#616e7c;padding:4px 0"
 _HEAD = f"{_FONT};font-size:15px;line-height:22px;color:#1f2933;font-weight:bold;padding:22px 0 6px"
 _CODE = "font-family:Menlo,Consolas,monospace;font-size:13px;color:#1f2933;background:#f0f3f5;padding:3px 6px"
 
@@ -55,11 +55,18 @@ def _bar(report: Report) -> str:
     if not report.total:
         return ""
     cells = "".join(
-        f'<td width="{_percent(line.count, report.total)}%" title="{escaped(line.words)}" '
+        f'<td width="{width}%" title="{escaped(line.words)}" '
         f'style="background:{COLOURS[line.key]};height:14px;font-size:1px;line-height:14px">&nbsp;</td>'
-        for line in report.receipt
+        for line, width in zip(report.receipt, widths([line.count for line in report.receipt]), strict=True)
     )
     return f"{_TABLE}><tr>{cells}</tr></table>"
+
+
+def widths(counts: list[int]) -> list[int]:
+    """Percent, of counts that are not all 0: a hundred together, and nobody is so few that they are not seen."""
+    found = [_percent(count, sum(counts)) for count in counts]
+    found[counts.index(max(counts))] += 100 - sum(found)
+    return found
 
 
 def _percent(count: int, most: int) -> int:
@@ -90,7 +97,7 @@ def _errors(report: Report) -> Iterator[str]:
         mend = f'<div style="{_DIM}">{escaped(error.mend)}</div>' if error.mend else ""
         yield f'<tr><td valign="top" width="64" style="{_DIM}">{escaped(error.errcode)}</td>' \
             f'<td valign="top" style="{_CELL}">{escaped(error.words)}{mend}</td>' \
-            f'<td align="right" width="80" style="{_CELL}"><b>{number(error.count)}</b></td></tr>'  # fmt: skip
+            f'<td valign="top" align="right" style="{_CELL}"><b>{number(error.count)}</b></td></tr>'  # fmt: skip
     if report.more_errors:
         yield f'<tr><td style="{_DIM}"></td><td style="{_CELL}">for other reasons</td>' \
             f'<td align="right" style="{_CELL}"><b>{number(report.more_errors)}</b></td></tr>'  # fmt: skip
@@ -115,7 +122,7 @@ def _chart(report: Report) -> Iterator[str]:
     shown = report.timeline.coarser(_STEPS)
     totals = shown.totals()
     most = max(totals)
-    yield f'<div style="{_HEAD}">Deliveries, by {step(shown.step / 1000)}</div>{_TABLE}>'
+    yield f'<div style="{_HEAD}">Deliveries in steps of {step(shown.step / 1000)}</div>{_TABLE}>'
     for i, count in enumerate(totals):
         at = clock(shown.start + i * shown.step, report.timezone, shown.step)
         yield f'<tr><td width="96" style="{_DIM};padding:1px 0">{at}</td><td style="padding:1px 0">' \

@@ -149,7 +149,7 @@ def chart(timeline: Timeline, timezone: str) -> str:
     for i in range(0, len(totals), every):
         at = clock(timeline.start + i * timeline.step, timezone, timeline.step)
         parts.append(f'<text x="{_LEFT + i * slot:.1f}" y="{_HEIGHT - 6}">{at}</text>')
-    label = f"by {step(timeline.step / 1000)}, {timezone}"
+    label = f"in steps of {step(timeline.step / 1000)}, {timezone}"
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Deliveries {escaped(label)}">' \
         f'{"".join(parts)}</svg><div class="dim">people {escaped(label)}{_legend(timeline)}</div>'  # fmt: skip
 

@@ -74,7 +74,7 @@ def _timeline(report: Report) -> Iterator[str]:
     shown = report.timeline.coarser(_STEPS)
     totals = shown.totals()
     most = max(totals)
-    yield f"Deliveries, by {step(shown.step / 1000)}"
+    yield f"Deliveries in steps of {step(shown.step / 1000)}"
     for i, count in enumerate(totals):
         bar = "#" * (-(-count * _BAR // most))
         bad = [(kind, shown.series[kind][i]) for kind in ("failed", "unknown")]
