@@ -18,7 +18,7 @@ from fanoutd.config import load
 from fanoutd.dispatcher import reports
 from fanoutd.outcome import NEVER_HEARD, State
 from fanoutd.report import timeline as over_time
-from fanoutd.report.build import Report, build
+from fanoutd.report.build import Report, all_reached, build
 from fanoutd.report.mail_html import mail_html, widths
 from fanoutd.report.page import page
 from fanoutd.report.refused import refused
@@ -110,6 +110,15 @@ def test_the_receipt_sums_and_one_that_does_not_is_refused() -> None:
 def test_headline_and_subject(counts: dict[str, int], state: str, headline: str, subject: str, tone: str) -> None:
     report = build(answer(counts, state=state))
     assert (report.headline, report.subject, report.tone) == (headline, f"campaign c-1 {subject}", tone)
+
+
+@pytest.mark.parametrize(("counts", "state", "reached"), [
+    ({"sent_custom": 2, "sent_template": 1, "skipped": 5}, "done", True), ({}, "done", True),
+    ({"skipped": 5}, "done", False), ({"sent_custom": 2, "failed": 1}, "done", False),
+    ({"sent_custom": 2, "unknown": 1}, "done", False), ({"sent_custom": 2}, "cancelled", False),
+])  # fmt: skip
+def test_what_is_no_problem(counts: dict[str, int], state: str, reached: bool) -> None:
+    assert all_reached(answer(counts, state=state)["campaign"]) is reached
 
 
 def test_a_pause_says_why_and_what_ends_it() -> None:

@@ -111,9 +111,10 @@ def sent(counts: Mapping[str, int | None]) -> int:
 
 
 def all_reached(campaign: Mapping[str, Any]) -> bool:
-    """It is done, and everybody has it who takes messages."""
-    counts = campaign["counts"]
-    return campaign["state"] == "done" and not (counts["failed"] or counts["unknown"] or counts["pending"])
+    """It is done, and everybody has it who takes messages; somebody does, if there was anybody."""
+    counts, total = campaign["counts"], campaign["total"]
+    rest = counts["failed"] or counts["unknown"] or counts["pending"]
+    return campaign["state"] == "done" and not rest and bool(sent(counts) or not total)
 
 
 def _headline(

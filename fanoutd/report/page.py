@@ -40,10 +40,11 @@ tr:last-child>*{border-bottom:0}
 .sum>*{border-top:2px solid var(--line);font-weight:600}
 .dim,.facts th{color:var(--dim)}.facts th{width:11em;padding-right:16px}
 .facts td{overflow-wrap:anywhere}
+.d{width:21px}
 .dot{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:10px;print-color-adjust:exact;
 -webkit-print-color-adjust:exact}
 code{font:13px/1.4 ui-monospace,Menlo,Consolas,monospace;background:var(--code);border-radius:5px;padding:3px 8px;
-display:inline-block;overflow-wrap:anywhere}
+margin-bottom:4px;display:inline-block;overflow-wrap:anywhere}
 .do p{margin:10px 0 4px}
 svg{width:100%;height:auto;display:block}
 svg text{fill:var(--dim);font-size:11px;font-family:inherit}
@@ -89,11 +90,13 @@ def _receipt(report: Report) -> Iterator[str]:
         )
         yield f'<div class="bar" role="img" aria-label="outcomes">{parts}</div>'
     rows = "".join(
-        f'<tr><td><span class="dot" style="background:var(--{line.key})"></span>{escaped(line.words)}</td>'
+        f'<tr><td class="d"><span class="dot" style="background:var(--{line.key})"></span></td>'
+        f"<td>{escaped(line.words)}</td>"
         f'<td class="n">{number(line.count)}</td><td class="n dim">{escaped(line.share)}</td></tr>'
         for line in report.receipt
     )
-    yield f'<table>{rows}<tr class="sum"><td>total</td><td class="n">{number(report.total)}</td><td></td></tr></table>'
+    total = f'<tr class="sum"><td></td><td>total</td><td class="n">{number(report.total)}</td><td></td></tr>'
+    yield f"<table>{rows}{total}</table>"
 
 
 def _errors(report: Report) -> Iterator[str]:
