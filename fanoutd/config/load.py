@@ -24,6 +24,7 @@ from fanoutd.config.model import (
     Window,
     Workers,
 )
+from fanoutd.config.starter import untouched
 from fanoutd.config.values import in_full
 from fanoutd.errors import BadConfig
 
@@ -70,6 +71,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         if name not in SINGLE and name not in NAMED:
             raise place.unknown(name, [*SINGLE, *NAMED], "table")
     daemon = _daemon(document, place)
+    accounts = _accounts(document, environ, place)
     messages = _messages(document, place)
     return Config(
         path=file,
@@ -77,14 +79,15 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         daemon=daemon,
         workers=Workers(**_single(document, "workers", place)),
         store_url=_store_url(document, daemon, place),
-        accounts=_accounts(document, environ, place),
+        accounts=accounts,
         messages=messages,
         audiences=_audiences(document, messages, place),
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
         mail=_mail(document, place),
         metrics=_metrics(document, place),
         schedule=Schedule(**_single(document, "schedule", place)),
-        warnings=(*effect.warnings(document), *advice(messages.values())),
+        warnings=(*effect.warnings(document), *advice(messages.values()),
+                  *untouched(accounts.values(), messages.values())),
     )
 
 

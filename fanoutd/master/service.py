@@ -229,6 +229,7 @@ class Service:
                 call.fail(RpcError(rpc.WRONG_STATE, f"not reloaded: {error}"))
             call.client.settle()
 
+        _log.info("reload ordered by uid=%d pid=%d", call.client.uid, call.client.pid)
         call.client.asks += 1
         self._admin.reload(told)
 
@@ -238,6 +239,7 @@ class Service:
         count = read.whole(call.request.params, "count", 1, MOST_WORKERS, None)
         if count is None:
             raise read.invalid("count", "is missing")
+        _log.info("%d workers ordered by uid=%d pid=%d", count, call.client.uid, call.client.pid)
         call.succeed({"count": self._admin.scale(count)})
 
     def _only_admins(self, call: Call) -> None:
