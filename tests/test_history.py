@@ -191,6 +191,15 @@ def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_l
         assert done.stdout.split()[0] == sent and done.stdout.count("\n") == 1
         assert d.cli("campaign", "list", "--since", "yesterday").returncode == 2
 
+        whole = d.config.read_text()
+        d.config.write_text(whole.replace('rate = ', 'rte = '))  # somebody is editing it
+        for command in (["status"], ["campaign", "list", "--limit", "1"], ["campaign", "show", sent]):
+            asked = d.cli(*command)
+            assert (asked.returncode, asked.stderr.count("\n")) == (0, 1) and asked.stdout
+            assert "rte" in asked.stderr and "warning: " in asked.stderr
+        assert d.cli("config", "check").returncode == d.cli("reload").returncode == 78
+        d.config.write_text(whole)
+
         d.call("subscriber.opt_out", openid="oOPTEDOUT0000009", account="main")
         skipped = d.call("campaign.submit", content="x", phone="1", openids=["oOPTEDOUT0000009"])["campaign"]
         assert d.until(skipped)["counts"]["skipped"] == 1

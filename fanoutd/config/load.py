@@ -91,6 +91,19 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
     )
 
 
+def for_clients(path: Path) -> Config:
+    """What whoever asks a running daemon must know of it: [daemon] and [workers]. The rest, which may be half edited or
+    hold secrets that are not for his eyes, is empty. Raises BadConfig."""
+    file = Path(os.path.abspath(path))
+    text, _ = _read_file(file)
+    document, place = _parsed(file, text), Place(file)
+    return Config(
+        path=file, text=text, daemon=_daemon(document, place), workers=Workers(**_single(document, "workers", place)),
+        store_url="", accounts={}, messages={}, audiences={}, windows={}, mail=None, metrics=None,
+        schedule=Schedule(**_single({}, "schedule", place)), warnings=(),
+    )  # fmt: skip
+
+
 def _read_file(file: Path) -> tuple[bytes, int]:
     try:
         with file.open("rb") as stream:
