@@ -18,12 +18,13 @@ from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.outcome import Progress, State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, history, shards
+from fanoutd.store import Database, StoreAway, campaigns, history, meta, schema, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.history import OURSELVES, By
 from fanoutd.store.shards import Planned
+from fanoutd.worker.recorder import _opened
 from support.daemon import Daemon
-from support.stores import KINDS, opened
+from support.stores import KINDS, opened, url
 
 ANN = By(1000, "ann", 77)
 
@@ -209,3 +210,14 @@ def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_l
         assert "forgotten" in events[-1]["detail"]
     finally:
         d.close()
+
+
+def test_a_worker_of_a_newer_program_waits_for_the_tables_that_it_writes_to(tmp_path: Path) -> None:
+    with closing(opened("sqlite", tmp_path)) as db:
+        where = url("sqlite", tmp_path)
+        _opened(where).close()
+        meta.write(db, "version", str(schema.VERSION + 1))
+        _opened(where).close()
+        meta.write(db, "version", str(schema.VERSION - 1))
+        with pytest.raises(StoreAway, match="not of this version yet"):
+            _opened(where)
