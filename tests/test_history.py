@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -159,6 +161,21 @@ def test_a_submission_is_its_writers_once_and_one_of_a_schedule_is_whose_schedul
     assert why and "no message 'gone'" in why
 
 
+def on_a_terminal(d: Daemon, *arguments: str) -> list[str]:
+    """Of 80 columns; what is shown there."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "fanoutd", "-c", str(d.config), *arguments]
+    with subprocess.Popen(command, stdout=theirs, env={**os.environ, "COLUMNS": "80", "TERM": "xterm"}) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while more := os.read(ours, 1 << 16):
+                shown += more
+        os.close(ours)
+        assert process.wait(20) == 0
+    return shown.decode().split("\r\n")
+
+
 def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_log(tmp_path: Path) -> None:
     d = Daemon(tmp_path, 10)
     try:
@@ -176,6 +193,12 @@ def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_l
         log = (tmp_path / "fanoutd.log").read_text()
         assert f"campaign {late}: pause by uid={me['uid']} ({me['user']}) pid={me['pid']}; it is paused" in log
         assert f"campaign {late} submitted by uid={me['uid']}" in log
+        assert d.cli("campaign", "resume", late).returncode == 75  # it is cancelled
+        d.call("token.refresh", account="main")
+        log = (tmp_path / "fanoutd.log").read_text()
+        assert f"campaign {late}: resume by uid={me['uid']}" in log and "refused: " in log
+        assert f"token.refresh ordered by uid={me['uid']} pid={me['pid']}" in log
+        assert len(d.call("campaign.history", campaign=late)["events"]) == 4
 
         sent = d.cli("send", "x", "--wait").stdout.split()[0]
         shown = d.cli("campaign", "show", sent)
@@ -185,6 +208,11 @@ def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_l
         assert f"done on {node}: 10 sent" in shown.stdout and f"planned on {node}: 10 people" in shown.stdout
         assert json.loads(d.cli("campaign", "show", sent, "--json").stdout) == d.call("campaign.get", campaign=sent)
         assert f"cancelled by {me['user']} (uid" in d.cli("campaign", "show", late).stdout
+
+        table = on_a_terminal(d, "campaign", "list")
+        assert [line.split()[:2] for line in table[:2]] == [["ID", "STATE"], [sent, "done"]]
+        assert table[1].split()[3:5] == ["10", "10"] and table[3].startswith("  cancelled by an operator")
+        assert max(map(len, table)) <= 80
 
         listed = d.cli("campaign", "list", "--problems", "--since", "1h").stdout
         assert listed == ""

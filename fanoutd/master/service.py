@@ -15,7 +15,7 @@ from fanoutd.config import MOST_WORKERS, Config
 from fanoutd.master import params as read
 from fanoutd.master import rpc, submission
 from fanoutd.master.asks import PATIENCE, Asks
-from fanoutd.master.carried import ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED, LONG, ORDERS
+from fanoutd.master.carried import ACTS, ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED, LONG, ORDERS
 from fanoutd.master.clients import BatchWork, Client, Oversize
 from fanoutd.master.loglimit import LogLimit
 from fanoutd.master.refusals import Refusals
@@ -261,6 +261,8 @@ class Service:
         if method in ANSWERED_BY_WECHAT:
             patience += 2 * max(each.connect_timeout + each.timeout for each in self._config.accounts.values())
         params = CARRIED[method](call.request.params)
+        if method in ACTS:
+            _log.info("%s ordered by uid=%d pid=%d", method, call.client.uid, call.client.pid)
         if method in ORDERS:
             params["by"] = {"uid": call.client.uid, "pid": call.client.pid}
         self._ask(call, method, params, patience,
