@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,12 +20,13 @@ from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.outcome import Progress, State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, history, shards
+from fanoutd.store import Database, StoreAway, campaigns, history, meta, schema, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.history import OURSELVES, By
 from fanoutd.store.shards import Planned
+from fanoutd.worker.recorder import _opened
 from support.daemon import Daemon
-from support.stores import KINDS, opened
+from support.stores import KINDS, opened, url
 
 ANN = By(1000, "ann", 77)
 
@@ -158,6 +161,21 @@ def test_a_submission_is_its_writers_once_and_one_of_a_schedule_is_whose_schedul
     assert why and "no message 'gone'" in why
 
 
+def on_a_terminal(d: Daemon, *arguments: str) -> list[str]:
+    """Of 80 columns; what is shown there."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "fanoutd", "-c", str(d.config), *arguments]
+    with subprocess.Popen(command, stdout=theirs, env={**os.environ, "COLUMNS": "80", "TERM": "xterm"}) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while more := os.read(ours, 1 << 16):
+                shown += more
+        os.close(ours)
+        assert process.wait(20) == 0
+    return shown.decode().split("\r\n")
+
+
 def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_log(tmp_path: Path) -> None:
     d = Daemon(tmp_path, 10)
     try:
@@ -175,6 +193,12 @@ def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_l
         log = (tmp_path / "fanoutd.log").read_text()
         assert f"campaign {late}: pause by uid={me['uid']} ({me['user']}) pid={me['pid']}; it is paused" in log
         assert f"campaign {late} submitted by uid={me['uid']}" in log
+        assert d.cli("campaign", "resume", late).returncode == 75  # it is cancelled
+        d.call("token.refresh", account="main")
+        log = (tmp_path / "fanoutd.log").read_text()
+        assert f"campaign {late}: resume by uid={me['uid']}" in log and "refused: " in log
+        assert f"token.refresh ordered by uid={me['uid']} pid={me['pid']}" in log
+        assert len(d.call("campaign.history", campaign=late)["events"]) == 4
 
         sent = d.cli("send", "x", "--wait").stdout.split()[0]
         shown = d.cli("campaign", "show", sent)
@@ -185,11 +209,25 @@ def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_l
         assert json.loads(d.cli("campaign", "show", sent, "--json").stdout) == d.call("campaign.get", campaign=sent)
         assert f"cancelled by {me['user']} (uid" in d.cli("campaign", "show", late).stdout
 
+        table = on_a_terminal(d, "campaign", "list")
+        assert [line.split()[:2] for line in table[:2]] == [["ID", "STATE"], [sent, "done"]]
+        assert table[1].split()[3:5] == ["10", "10"] and table[3].startswith("  cancelled by an operator")
+        assert max(map(len, table)) <= 80
+
         listed = d.cli("campaign", "list", "--problems", "--since", "1h").stdout
         assert listed == ""
         done = d.cli("campaign", "list", "--state", "done", "--message", "supply", "--account", "main", "--until", "0s")
         assert done.stdout.split()[0] == sent and done.stdout.count("\n") == 1
         assert d.cli("campaign", "list", "--since", "yesterday").returncode == 2
+
+        whole = d.config.read_text()
+        d.config.write_text(whole.replace('rate = ', 'rte = '))  # somebody is editing it
+        for command in (["status"], ["campaign", "list", "--limit", "1"], ["campaign", "show", sent]):
+            asked = d.cli(*command)
+            assert (asked.returncode, asked.stderr.count("\n")) == (0, 1) and asked.stdout
+            assert "rte" in asked.stderr and "warning: " in asked.stderr
+        assert d.cli("config", "check").returncode == d.cli("reload").returncode == 78
+        d.config.write_text(whole)
 
         d.call("subscriber.opt_out", openid="oOPTEDOUT0000009", account="main")
         skipped = d.call("campaign.submit", content="x", phone="1", openids=["oOPTEDOUT0000009"])["campaign"]
@@ -200,3 +238,14 @@ def test_through_a_daemon_it_is_the_peer_and_shown_with_the_receipt_and_in_the_l
         assert "forgotten" in events[-1]["detail"]
     finally:
         d.close()
+
+
+def test_a_worker_of_a_newer_program_waits_for_the_tables_that_it_writes_to(tmp_path: Path) -> None:
+    with closing(opened("sqlite", tmp_path)) as db:
+        where = url("sqlite", tmp_path)
+        _opened(where).close()
+        meta.write(db, "version", str(schema.VERSION + 1))
+        _opened(where).close()
+        meta.write(db, "version", str(schema.VERSION - 1))
+        with pytest.raises(StoreAway, match="not of this version yet"):
+            _opened(where)

@@ -28,7 +28,7 @@ for _each in (list_, show, export, *ORDERS, recurring, report):
 @pass_settings
 def watch(settings: Settings, campaign_id: str) -> None:
     """Follow a campaign until it ends."""
-    config = settings.load()
+    config = settings.reach()
     with connected(config) as connection:
         connection.campaign(campaign_id)
     judge(see_through(config, campaign_id))

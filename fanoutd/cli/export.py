@@ -51,7 +51,7 @@ def export(settings: Settings, campaign_id: str, form: str, state: str | None, o
 
     In csv, whatever a spreadsheet would take for a formula has a ' before it; jsonl has every value as it is.
     """
-    config = settings.load()
+    config = settings.reach()
     encode = _jsonl if form == "jsonl" else _csv
     with connected(config, _ANSWER) as connection:
         source = _Source(connection, str(config.daemon.socket))

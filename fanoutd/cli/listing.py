@@ -55,7 +55,7 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 @pass_settings
 def list_(settings: Settings, /, limit: int, as_json: bool, **which: Any) -> None:
     """The newest campaigns: on a terminal a table, piped a line each."""
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         found = _pages(connection, which, limit)
         if as_json or not sys.stdout.isatty():
             from fanoutd.view.campaigns import line

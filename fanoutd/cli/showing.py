@@ -22,7 +22,7 @@ _LIVING = 15.0
 @pass_settings
 def show(settings: Settings, campaign_id: str, as_json: bool) -> None:
     """One campaign: how many were reached, how, why not, and who did what to it."""
-    config = settings.load()
+    config = settings.reach()
     with connected(config) as connection:
         found = connection.campaign(campaign_id)
         if as_json:

@@ -13,6 +13,7 @@ from fanoutd.dispatcher import commands
 from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.home import Home
 from fanoutd.dispatcher.plan_queue import PlanQueue
+from fanoutd.dispatcher.queries import RpcError
 from fanoutd.dispatcher.questions import asked_for
 from fanoutd.dispatcher.repair_orders import RepairOrders
 from fanoutd.dispatcher.shared_work import SharedWork
@@ -45,8 +46,13 @@ class Orders:
         """{campaign, state}, the state after it. Raises RpcError, StoreAway."""
         campaign = asked_for(db, self._home, params)
         by = history.peer(params.get("by"))
-        state = self._carry_out(db, method, campaign, params, by)
-        log.info("campaign %s: %s by %s; it is %s", campaign.id, method.partition(".")[2], by, state)
+        word = method.partition(".")[2]
+        try:
+            state = self._carry_out(db, method, campaign, params, by)
+        except RpcError as e:
+            log.info("campaign %s: %s by %s refused: %s", campaign.id, word, by, e.message)
+            raise
+        log.info("campaign %s: %s by %s; it is %s", campaign.id, word, by, state)
         return {"campaign": campaign.id, "state": state}
 
     def _carry_out(self, db: Database, method: str, campaign: Campaign, params: dict[str, Any], by: By) -> str:

@@ -220,6 +220,9 @@ ORDERS = (
     "campaign.pause", "campaign.resume", "campaign.cancel", "campaign.retry", "campaign.resolve", "campaign.repair",
 )
 
+#: Those that act beyond one campaign, and are an operator's: the log says who asked for them.
+ACTS = ("recurring.remove", "subscriber.forget", "subscriber.sync", "token.refresh")
+
 #: Those that are answered when every worker has obeyed; one that hangs is killed after hang_timeout.
 ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
 
