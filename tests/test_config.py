@@ -575,8 +575,13 @@ def test_the_starter_passes_as_it_stands_and_only_its_owner_reads_it(tmp_path: P
     file = write_starter(tmp_path / "new")
     config = load(file, {})
     assert file.stat().st_mode & 0o777 == 0o600
-    assert config.warnings == ()
     assert config.messages["default"].channels == ("custom", "template")
+    where = "[account.main] app_id", "[account.main] app_secret", "[message.default.template] template_id"
+    assert config.warnings == tuple(f"{each} is still that of `fanoutd init`: put in yours" for each in where)
+    practice = file.read_text().replace("# api_base", "api_base")
+    assert load(file, {}, practice.encode()).warnings == ()  # the sandbox takes any
+    own = practice.replace("wx0000000000000000", "wx1").replace("put-yours-here", "s").replace("put-your-t", "t")
+    assert load(file, {}, own.replace("\napi_base", "\n# api_base").encode()).warnings == ()
 
 
 def test_the_starter_replaces_nothing(tmp_path: Path) -> None:
@@ -596,9 +601,9 @@ def test_the_starters_audience_works_when_its_comment_signs_are_taken_away(
     assert config.audiences["default"].params == {"now"}
 
 
-def test_the_example_in_etc_loads_without_a_warning(tmp_path: Path) -> None:
+def test_the_example_in_etc_loads_with_no_warning_but_of_what_is_to_be_filled_in(tmp_path: Path) -> None:
     config = load(ETC, {"FANOUTD_MAIN_APP_SECRET": "x"})
-    assert config.warnings == ()
+    assert len(config.warnings) == 2 and all("is still that of" in each for each in config.warnings)
     assert config.audiences["default"].params == {"now"}
     assert str(tmp_path) not in show(config)
 

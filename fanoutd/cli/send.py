@@ -46,7 +46,7 @@ _DRY_RUN = 70.0
 @pass_settings
 def send(settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Submit a campaign and print its id."""
-    config = settings.load()
+    config = settings.reach()
     openids = given.pop("openids")
     params = submission(**given)
     if openids:

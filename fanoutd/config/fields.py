@@ -114,6 +114,7 @@ MAIL: Fields = {
     "smtp": Field(smtp_url.smtp_url),
     "from": Field(addresses.address),
     "to": Field(addresses.addresses),
+    "reports": Field(v.choice("all", "problems", "off"), "all"),
 }
 METRICS: Fields = {
     "listen": Field(v.listen),

@@ -24,6 +24,7 @@ from fanoutd.config.model import (
     Window,
     Workers,
 )
+from fanoutd.config.starter import untouched
 from fanoutd.config.values import in_full
 from fanoutd.errors import BadConfig
 
@@ -70,6 +71,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         if name not in SINGLE and name not in NAMED:
             raise place.unknown(name, [*SINGLE, *NAMED], "table")
     daemon = _daemon(document, place)
+    accounts = _accounts(document, environ, place)
     messages = _messages(document, place)
     mail = _mail(document, place)
     return Config(
@@ -78,15 +80,29 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         daemon=daemon,
         workers=Workers(**_single(document, "workers", place)),
         store_url=_store_url(document, daemon, place),
-        accounts=_accounts(document, environ, place),
+        accounts=accounts,
         messages=messages,
         audiences=_audiences(document, messages, place),
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
         mail=mail,
         metrics=_metrics(document, place),
         schedule=Schedule(**_single(document, "schedule", place)),
-        warnings=(*effect.warnings(document), *advice(messages.values()), *mail_advice(mail)),
+        warnings=(*effect.warnings(document), *advice(messages.values()), *mail_advice(mail),
+                  *untouched(accounts.values(), messages.values())),
     )
+
+
+def for_clients(path: Path) -> Config:
+    """What whoever asks a running daemon must know of it: [daemon] and [workers]. The rest, which may be half edited or
+    hold secrets that are not for his eyes, is empty. Raises BadConfig."""
+    file = Path(os.path.abspath(path))
+    text, _ = _read_file(file)
+    document, place = _parsed(file, text), Place(file)
+    return Config(
+        path=file, text=text, daemon=_daemon(document, place), workers=Workers(**_single(document, "workers", place)),
+        store_url="", accounts={}, messages={}, audiences={}, windows={}, mail=None, metrics=None,
+        schedule=Schedule(**_single({}, "schedule", place)), warnings=(),
+    )  # fmt: skip
 
 
 def _read_file(file: Path) -> tuple[bytes, int]:
@@ -200,7 +216,7 @@ def _mail(document: Mapping[str, Any], place: Place) -> Mail | None:
     values = _single(document, "mail", place)
     if not values["to"]:
         raise place.sub("mail").error("to", 'wants at least one address, like ["ops@example.com"]')
-    return Mail(smtp=values["smtp"], sender=values["from"], to=values["to"])
+    return Mail(smtp=values["smtp"], sender=values["from"], to=values["to"], reports=values["reports"])
 
 
 def _metrics(document: Mapping[str, Any], place: Place) -> Metrics | None:

@@ -150,11 +150,12 @@ _KEY = 12
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """[mail]: ``sender`` is the key ``from``."""
+    """[mail]: ``sender`` is the key ``from``; ``reports``: of which campaigns that have ended there is a mail."""
 
     smtp: str = field(repr=False)
     sender: str
     to: tuple[str, ...]
+    reports: str = "all"
 
     @property
     def relay(self) -> smtp_url.Relay:

@@ -57,7 +57,10 @@ class Answers:
             self._threads.syncs.submit(self._answer, message)
         else:
             asks = self._threads.asks
-            pool = {"token.refresh": self._threads.tokens, "campaign.plan": self._threads.forecasts}.get(method, asks)
+            slow = self._threads.forecasts
+            pool = {
+                "token.refresh": self._threads.tokens, "campaign.plan": slow, "campaign.report": slow,
+            }.get(method, asks)  # fmt: skip
             came = time.monotonic() if pool is asks else math.inf
             self._threads.promise(pool.submit(self._answer, {**message, "came": came}))
 

@@ -9,7 +9,7 @@ from fanoutd import failpoint
 from fanoutd.config import Audience, Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, recurring
+from fanoutd.store import Database, campaigns, history, recurring
 from fanoutd.store.campaigns import FINAL, Campaign
 from fanoutd.times import of_local, wall_ms
 
@@ -32,12 +32,20 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
             row = build(document, config, node)
         except FanoutdError as e:
             row = _undefined(document, node, str(e))
+        schedule = document.get("recurring")
+        by = history.peer({**document, "pid": None} if schedule else document)  # whoever set it up has ended long ago
         with db.transaction():
-            if campaigns.insert(db, row):
+            if added := campaigns.insert(db, row):
+                said = f"by its schedule, {schedule}" if schedule else None
+                history.note(db, campaign, "submitted", by, said, at=row.created_at)
                 if not row.definition:
-                    log.error("campaign %s is paused: %s", campaign, row.reason)
+                    history.note(db, campaign, "paused", detail=row.reason)
             elif row.definition:
                 campaigns.define(db, row)
+        if added:
+            log.info("campaign %s submitted by %s", campaign, by)
+            if not row.definition:
+                log.error("campaign %s is paused: %s", campaign, row.reason)
         failpoint.reach("after_import")
         if row.origin == "query" and row.definition:
             spool.remove(campaign)

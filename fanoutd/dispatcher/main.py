@@ -14,6 +14,7 @@ from fanoutd.config import sqlite_path
 from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.answers import Answers
+from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.channel import Channel
 from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.durability import Durability
@@ -31,6 +32,7 @@ from fanoutd.dispatcher.questions import Questions
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
+from fanoutd.dispatcher.refusals import Refusals
 from fanoutd.dispatcher.repair_orders import RepairOrders
 from fanoutd.dispatcher.restarts import Restarts
 from fanoutd.dispatcher.scrape import Scrape
@@ -46,7 +48,7 @@ from fanoutd.log import follow as follow_log
 from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
-from fanoutd.store import campaigns
+from fanoutd.store import campaigns, history
 
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
 _LAST_WORDS = 1.0
@@ -62,6 +64,7 @@ class Dispatcher:
     def __init__(self, child: Child) -> None:
         config, node, state_dir = child.config, child.node, child.config.daemon.state_dir
         self._child, self._config, self._node = child, config, node
+        history.speak_for(node)
         self._spool = spool = Spool(state_dir / "spool")
         self._home = home = Home(config, node, spool)
         for folder in (home.journals, state_dir / "rate"):
@@ -70,6 +73,7 @@ class Dispatcher:
         self._say = say = self._channel.say
         self._facts = Facts(say)
         self._postman = Postman(config, node)
+        self._refusals = Refusals(self._postman.tell)
         self._threads = threads = Threads(config.store_url)
         self._db = threads.db
         self._announcer = announcer = Announcer(home.journals, say)
@@ -91,7 +95,8 @@ class Dispatcher:
         means = Means(say, announcer.wake, plan_queue.look_at, ordering)
         self._shared = shared = SharedWork(node, state_dir, spool, means)
         self._receipts = Receipts(meter.ended)
-        errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads)
+        mails = CampaignMails(config, self._postman.tell)
+        errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads, mails)
         for each_beat in (parts.beat, refresher.follow, errands.each_beat, shared.beat):
             cluster.each_beat(each_beat)
         # What the master asks and orders.
@@ -122,6 +127,7 @@ class Dispatcher:
                 return 0
             if stops := [m for m in messages if m["t"] == "stop"]:
                 began = time.monotonic()
+                self._refusals.leave(messages)
                 self._postman.leave()
                 self._threads.promise(self._threads.desk.submit(self._trust.leave))
                 self._threads.keep_promises(_LAST_WORDS)
@@ -148,6 +154,8 @@ class Dispatcher:
                 Scrape(self._config.metrics, self._metering.text).start()
         elif kind == "facts":
             self._facts.told(message)
+        elif kind == "refusals":
+            self._refusals.take(message)
         elif kind == "logs":
             follow_log(message)
         elif kind == "ask":

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from fanoutd.journal import in_use, kept, tag
 from fanoutd.outcome import LONG_AGO, OPEN, Progress, State, channel_number
-from fanoutd.store import Database, StoreBusy, campaigns, shards
+from fanoutd.store import Database, StoreBusy, campaigns, history, shards
 from fanoutd.store.campaigns import Campaign, Heard
+from fanoutd.store.history import OURSELVES, By
 from fanoutd.store.shards import Person, Result, Shard
 from fanoutd.testimony import Call, Testimony, read, replay
 
@@ -45,7 +46,9 @@ class Past:
     """who -> how many people of the campaign have this tag, of strays."""
 
 
-def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: Collection[str] = ()) -> int:
+def repair(
+    db: Database, journals: Path, node: str, campaign: Campaign, others: Collection[str] = (), by: By = OURSELVES
+) -> int:
     """Bring the people of a fully planned campaign up to what this node's journals know; how many were changed.
 
     When those of the ``others`` were read too it goes on, and is this node's from here on: the one that planned it may
@@ -77,6 +80,7 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
             else:
                 _write(db, shard, tokens[shard.id], results)
             changed += len(results)
+        history.note(db, campaign.id, "repaired", by, f"{history.people(changed)} changed by this node's journals")
         if missing:
             campaigns.hear(db, campaign.id, heard, _waits_for(missing))
             log.warning("campaign %s: %d people changed; %s", campaign.id, changed, _waits_for(missing))
@@ -86,7 +90,7 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
         campaigns.let_go_on(db, campaign.id)
         if campaign.state == "paused":
             before = campaigns.before_pause(db, campaign)
-            campaigns.move(db, campaign.id, "paused", before, cause=None, reason=None)
+            campaigns.move(db, campaign.id, "paused", before, noted=True, cause=None, reason=None)
         else:
             campaigns.trust(db, campaign.id)
     with db.transaction():

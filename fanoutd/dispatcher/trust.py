@@ -24,7 +24,7 @@ from fanoutd.errors import BadConfig
 from fanoutd.journal import discredit
 from fanoutd.store import Database, StoreAway, campaigns
 from fanoutd.store.nodes import NameTaken
-from fanoutd.store.schema import migrate
+from fanoutd.store.schema import migrate, refuse_moved
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class Trust:
         tenure = Tenure(self._home.state_dir, self._master)
         try:
             migrate(db)
+            refuse_moved(db)
             tenure.begin()
         except BadConfig as e:
             if not tenure.begun:

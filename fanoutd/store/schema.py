@@ -208,6 +208,9 @@ VERSION = len(MIGRATIONS)
 #: In fanout_meta, in place of the version, while another store's rows are copied into this one.
 UNFINISHED = "copying"
 
+#: In fanout_meta of a store that was copied: where to.
+MOVED = "moved_to"
+
 
 def everything() -> tuple[str, ...]:
     """The statements that make a store of this version."""
@@ -257,6 +260,15 @@ def version(db: Database) -> int:
             f"store {db.place}: `fanoutd migrate` into it was cut off; run that again, or drop its fanout_ tables"
         )
     return int(meta.read(db, "version") or 0)
+
+
+def refuse_moved(db: Database) -> None:
+    """Raises BadConfig for a store that was moved away: what was sent since stands in the other one."""
+    if (target := meta.read(db, MOVED)) is not None:
+        raise BadConfig(
+            f"store {db.place}: was moved to {target} by `fanoutd migrate`; put that into [store] url. If nothing was "
+            "done there and this one is to go on after all: `fanoutd migrate --undo`"
+        )
 
 
 def _apply(db: Database, number: int, statements: tuple[str, ...]) -> None:

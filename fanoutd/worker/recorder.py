@@ -27,6 +27,7 @@ from fanoutd.store import (
     StoreAway,
     StoreUnsure,
     campaigns,
+    meta,
     open_store,
     quotas,
     rounds,
@@ -37,6 +38,7 @@ from fanoutd.store import (
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.clock import keep_up
 from fanoutd.store.database import Later
+from fanoutd.store.schema import VERSION
 from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person, Window
 from fanoutd.times import wall_ms
 from fanoutd.worker import sift
@@ -331,7 +333,7 @@ class Recorder:
 
     def _run(self) -> None:
         try:
-            db = self._patiently(lambda: open_store(self._url))
+            db = self._patiently(lambda: _opened(self._url))
             if db.shared:
                 self._patiently(lambda: self._begin_rounds(db))
             while not (self._ending and not self._holds):
@@ -734,3 +736,12 @@ class Recorder:
 
 def _add(ended: dict[str, Ended], account: str, more: Ended) -> None:
     ended.setdefault(account, Counter()).update(more)
+
+
+def _opened(url: str) -> Database:
+    """Raises StoreAway also while a worker of a new program is ahead of its dispatcher, which brings the tables."""
+    db = open_store(url)
+    if int(meta.read(db, "version") or 0) < VERSION:
+        db.close()
+        raise StoreAway(f"store {db.place}: its tables are not of this version yet")
+    return db
