@@ -16,6 +16,7 @@ from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.answers import Answers
 from fanoutd.dispatcher.channel import Channel
 from fanoutd.dispatcher.cluster import Cluster
+from fanoutd.dispatcher.drop_box import DropBox
 from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.facts import Facts
@@ -84,6 +85,8 @@ class Dispatcher:
         means = Means(say, announcer.wake, plan_queue.look_at, ordering)
         self._shared = shared = SharedWork(node, state_dir, spool, means)
         self._receipts = Receipts()
+        # Refused as the master refuses one whose client has hung up.
+        self._drop_box = DropBox(config, spool, lambda one: self._obey({"t": "refusals", "refusals": [one], "more": 0}))
         errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads)
         for each_beat in (parts.beat, refresher.follow, errands.each_beat, shared.beat):
             cluster.each_beat(each_beat)
@@ -161,6 +164,7 @@ class Dispatcher:
             self._limited = True
         self._trust.check(db)
         self._recover()
+        self._drop_box.empty()
         each_by_itself(self._plan_queue.take_in, self._spool.pending())
         if db.shared:
             self._repairs.take_part(db)
