@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.errors import BadInput
+from fanoutd.ids import keyed_campaign_id
 from fanoutd.lines import encode
 
 #: A folder for others than the daemon's user: the group may leave files, but neither list nor remove those of others.
@@ -49,10 +50,18 @@ class NotTaken(BadInput):
         self.uid = uid
 
 
+def new_key() -> str:
+    return f"once-{os.urandom(10).hex()}"
+
+
+def campaign_of(account: str, params: Mapping[str, Any]) -> str:
+    """The id that the daemon will give it."""
+    keyed = keyed_campaign_id(account, params["key"])
+    return keyed if params.get("cron") is None else f"r-{keyed[2:]}"
+
+
 def leave(folder: Path, params: Mapping[str, Any]) -> None:
     """Leave a submission there. On return it outlives a power failure. Raises OSError with nothing left."""
-    if not params.get("key"):
-        raise ValueError("only with a key may a submission be repeated")
     data = encode({"jsonrpc": "2.0", "id": os.getpid(), "method": "campaign.submit", "params": params})
     name = os.urandom(16).hex()
     half = f"{name}.half"

@@ -13,7 +13,6 @@ from fanoutd import times
 from fanoutd.away import drop
 from fanoutd.config import Config
 from fanoutd.errors import BadInput, FanoutdError, NotPermitted
-from fanoutd.ids import keyed_campaign_id
 from fanoutd.master import privileges, submission
 from fanoutd.master.rpc import RpcError
 from fanoutd.spool import Spool, accept
@@ -34,17 +33,7 @@ class Kept:
 
 def with_key(params: Mapping[str, Any]) -> dict[str, Any]:
     """A submission that may be made again: what was accepted although no answer came is not accepted twice."""
-    return {**params, "key": params["key"] if params.get("key") is not None else new_key()}
-
-
-def new_key() -> str:
-    return f"once-{os.urandom(10).hex()}"
-
-
-def campaign_of(account: str, params: Mapping[str, Any]) -> str:
-    """The id that the daemon will give it."""
-    keyed = keyed_campaign_id(account, params["key"])
-    return keyed if params.get("cron") is None else f"r-{keyed[2:]}"
+    return {**params, "key": drop.new_key() if params.get("key") is None else params["key"]}
 
 
 def keep(config: Config, params: Mapping[str, Any]) -> Kept:

@@ -12,6 +12,7 @@ from fanoutd.checking.memory import Memory, Restart
 from fanoutd.checking.place import Place
 from fanoutd.checking.verdict import DOWN, STARTING, UNKNOWN, Observed, Verdict, verdict
 from fanoutd.config import Daemon
+from fanoutd.errors import FanoutdError
 from fanoutd.mail.event import Event
 
 _FILE, _LOCK = "check.json", "check.lock"
@@ -19,7 +20,7 @@ _FILE, _LOCK = "check.json", "check.lock"
 _WAIT = 30.0
 _AGAIN = 0.2
 
-#: Sends one mail; the node's name as far as it is known. Raises OSError, ValueError.
+#: Sends one mail; the node's name as far as it is known. Raises FanoutdError.
 Post = Callable[[Event, str | None], None]
 
 
@@ -105,7 +106,7 @@ def _tell(kept: Place, known: Memory, post: Post | None, found: Verdict, news: b
     for event in known.waiting:
         try:
             post(event, known.node)
-        except (OSError, ValueError) as e:
+        except FanoutdError as e:
             left = len(known.waiting)
             mails = "1 mail waits" if left == 1 else f"{left} mails wait"
             return Done(found, news, (f"{mails} for the next check: {' '.join(str(e).split())}",))

@@ -69,12 +69,12 @@ class Place:
             os.close(fd)
 
 
-def of(state_dir: Path) -> Place:
-    """The state directory; who may not write there has ``fanoutd-UID`` in the folder for temporary files.
+def of(state_dir: Path | None) -> Place:
+    """The state directory; who may not write there, or has none, has ``fanoutd-UID`` in the folder for temporary files.
 
     Raises NotPermitted.
     """
-    if os.access(state_dir, os.R_OK | os.W_OK | os.X_OK):
+    if state_dir is not None and os.access(state_dir, os.R_OK | os.W_OK | os.X_OK):
         return Place(state_dir)
     folder = Path(tempfile.gettempdir()) / f"fanoutd-{os.geteuid()}"
     try:

@@ -8,6 +8,7 @@ from types import FrameType
 
 import click
 
+from fanoutd.away import post
 from fanoutd.checking import command
 from fanoutd.checking.act import Done, Post, Wish
 from fanoutd.checking.act import check as act
@@ -15,7 +16,10 @@ from fanoutd.checking.verdict import UNKNOWN, Verdict
 from fanoutd.cli.common import Settings, pass_settings, say
 from fanoutd.config import Config
 from fanoutd.errors import FanoutdError
+from fanoutd.mail.smtp import Patience
 
+#: A mail server that is slow must not keep the next check waiting.
+_SMTP = Patience(connect=5.0, answer=15.0, whole=40.0)
 #: Seconds after which it cannot tell: for a look alone, and when something is mailed or started.
 _LOOKING, _ACTING = 60, 400
 
@@ -42,9 +46,9 @@ def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, time
         if settings.debug:
             raise
         done = _cannot_tell(f"{type(e).__name__}: {e}; this is a mistake in fanoutd, --debug shows where")
-    for warning in done.warnings:
-        say(f"warning: {warning}")
     if done.news or not quiet:
+        for warning in done.warnings:
+            say(f"warning: {warning}")
         click.echo(done.verdict.line())
     raise click.exceptions.Exit(done.verdict.code)
 
@@ -54,7 +58,11 @@ def _cannot_tell(words: str) -> Done:
 
 
 def _post(config: Config) -> Post | None:
-    return None
+    """None without ``[mail]``."""
+    mail = config.mail
+    if mail is None:
+        return None
+    return lambda event, node: post.post(config, mail, node or post.node_of(config.daemon.state_dir), event, _SMTP)
 
 
 def _never_for_ever(seconds: int) -> None:
