@@ -173,7 +173,7 @@ class Client:
         """Submit a campaign: ``{"campaign": id, "duplicate": bool}`` once it is safe on disk.
 
         With ``spool`` it has a key, one of ours if need be. The answer has it as ``key``, and ``spooled`` says whether
-        it was left for the daemon: its id is None then, unless ``account`` was given, from which and the key it is made.
+        it was left for the daemon: its id is None then, unless ``account`` was given, which makes it with the key.
         """
         if self._spool is None and self._alert is None:
             result: dict[str, Any] = self.call("campaign.submit", **params)

@@ -1,4 +1,4 @@
-"""The drop folder: what clients leave for a daemon that they cannot reach, and who may not write in his spool.
+"""The drop folder: what clients leave for a daemon that they cannot reach when they may not write in its spool.
 
 A file is the one line that would have gone to the socket: a request ``campaign.submit``, or a bare submission, with a
 key. Its name is 32 hexadecimal digits, and it has it only when it is whole. Who left it is told by its owner, which the
@@ -36,18 +36,18 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What user ``uid`` left, by the kernel's word; ``data`` by his own."""
+    """``data``, and ``uid``, whose it is by the kernel's word."""
 
     uid: int
     data: bytes
 
 
 class NotTaken(BadInput):
-    """What was left may not be read; ``uid`` is whose it is."""
+    """What was left cannot be read; ``uid`` is whose it is. ``mendable``: by giving it another mode."""
 
-    def __init__(self, words: str, uid: int) -> None:
+    def __init__(self, words: str, uid: int, mendable: bool = False) -> None:
         super().__init__(words)
-        self.uid = uid
+        self.uid, self.mendable = uid, mendable
 
 
 def new_key() -> str:
@@ -122,12 +122,14 @@ class Drop:
     def read(self, name: str) -> Left | None:
         """None when it is gone. Raises NotTaken."""
         with self._opened() as here:
-            found = os.stat(name, dir_fd=here, follow_symlinks=False)
             try:
+                found = os.stat(name, dir_fd=here, follow_symlinks=False)
                 fd = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=here)
             except FileNotFoundError:
                 return None
-            except OSError as e:  # a link, a socket; a file that is not for us
+            except PermissionError:
+                raise NotTaken("may not be read: it wants the mode 0644", found.st_uid, mendable=True) from None
+            except OSError as e:  # a link, a socket
                 raise NotTaken(f"cannot be read: {e.strerror}", found.st_uid) from None
             with open(fd, "rb") as file:
                 opened = os.fstat(fd)

@@ -1,4 +1,4 @@
-"""``send --spool``: the same submission into the same spool, checked as the daemon checks it, while he is away."""
+"""``send --spool``: the same submission into the same spool, checked as the daemon checks it, while it is away."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def with_key(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keep(config: Config, params: Mapping[str, Any]) -> Kept:
-    """Put it where the daemon takes it from when he is back. On return it is on disk. The params have a key.
+    """Put it where the daemon takes it from when it is back. On return it is on disk. The params have a key.
 
     Root becomes the daemon's user for it, for good. Raises BadInput for what the daemon would refuse, NotPermitted,
     FanoutdError when the disk does not take it.

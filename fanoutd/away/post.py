@@ -1,4 +1,4 @@
-"""A mail sent at once, by whoever found the daemon away: he cannot send it."""
+"""A mail sent at once, by whoever found the daemon away: it cannot send it."""
 
 from __future__ import annotations
 

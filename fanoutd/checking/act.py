@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fanoutd.checking import command, memory, place
-from fanoutd.checking.look import glance, look
+from fanoutd.checking.look import glance, look, supervised
 from fanoutd.checking.memory import Memory, Restart
 from fanoutd.checking.place import Place
-from fanoutd.checking.verdict import DOWN, STARTING, UNKNOWN, Observed, Verdict, verdict
+from fanoutd.checking.verdict import DEGRADED, DOWN, OK, STARTING, STATES, UNKNOWN, Observed, Verdict, verdict
 from fanoutd.config import Daemon
 from fanoutd.errors import FanoutdError
 from fanoutd.mail.event import Event
@@ -44,7 +44,7 @@ class Done:
 
 def check(daemon: Daemon, wish: Wish, post: Post | None) -> Done:
     """``post`` None: there is nobody to mail to. Raises OSError, NotPermitted."""
-    if not wish.mail and not wish.restart:
+    if not (wish.mail or wish.restart) or not daemon.state_dir.is_dir():  # where none ever ran nothing is to be done
         return Done(verdict(look(daemon, wish.timeout)))
     kept = place.of(daemon.state_dir)
     with kept.locked(_LOCK, _WAIT) as ours:
@@ -56,7 +56,8 @@ def check(daemon: Daemon, wish: Wish, post: Post | None) -> Done:
 
 def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
     before = memory.decode(kept.read(_FILE))
-    seen = look(daemon, wish.timeout, acting=True)
+    well = before.state in (STATES[OK], STATES[DEGRADED])
+    seen = look(daemon, wish.timeout, fresh=well and (wish.mail or supervised()))
     found = verdict(seen)
     restart = None
     if found.code == DOWN and wish.restart:

@@ -24,17 +24,12 @@ def supervised() -> bool:
     return _SYSTEMD.is_dir()
 
 
-def look(daemon: Daemon, timeout: float, acting: bool = False, until: float | None = None) -> Observed:
-    """What is seen when it does not pass by itself any more; ``timeout`` seconds are given to an answer.
-
-    ``until``: not longer than to this time of the monotonic clock.
-    """
+def look(daemon: Daemon, timeout: float, fresh: bool = False) -> Observed:
+    """What is seen when it does not pass by itself any more (``patience``); an answer may take ``timeout`` seconds."""
     began = time.monotonic()
     while True:
         seen = glance(daemon, timeout)
-        end = began + patience(seen, acting, supervised())
-        now = time.monotonic()
-        if now >= (end if until is None else min(end, until)):
+        if time.monotonic() >= began + patience(seen, fresh, supervised()):
             return seen
         time.sleep(_AGAIN)
 

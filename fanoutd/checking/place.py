@@ -7,6 +7,7 @@ never written to.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import stat
 import tempfile
@@ -70,13 +71,13 @@ class Place:
 
 
 def of(state_dir: Path | None) -> Place:
-    """The state directory; who may not write there, or has none, has ``fanoutd-UID`` in the folder for temporary files.
-
-    Raises NotPermitted.
+    """The state directory; who may not write there, or has none, has ``fanoutd-UID-…`` in the folder for temporary
+    files, one for each state directory. Raises NotPermitted.
     """
     if state_dir is not None and os.access(state_dir, os.R_OK | os.W_OK | os.X_OK):
         return Place(state_dir)
-    folder = Path(tempfile.gettempdir()) / f"fanoutd-{os.geteuid()}"
+    of_which = hashlib.blake2b(os.fsencode(state_dir or ""), digest_size=4).hexdigest()
+    folder = Path(tempfile.gettempdir()) / f"fanoutd-{os.geteuid()}-{of_which}"
     try:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)

@@ -82,9 +82,9 @@ def clean(words: str) -> str:
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
-def patience(seen: Observed, acting: bool, supervised: bool) -> float:
-    """Seconds for which what was seen may pass by itself. ``acting``: something is mailed or started for it;
-    ``supervised``: somebody else starts a daemon that died."""
+def patience(seen: Observed, fresh: bool, supervised: bool) -> float:
+    """Seconds for which what was seen may pass by itself. ``fresh``: the last check found it well, so that it may just
+    be stopped and started again; ``supervised``: somebody else starts a daemon that died."""
     if seen.error or seen.denied:
         return 0.0
     if seen.status is not None:
@@ -93,9 +93,7 @@ def patience(seen: Observed, acting: bool, supervised: bool) -> float:
         return SLOW if seen.speechless else 0.0
     if seen.alive:
         return 0.0 if seen.waited else STARTING
-    if not acting:
-        return 0.0
-    return AGAIN if supervised or seen.stopped else 0.0
+    return AGAIN if fresh and (supervised or seen.stopped) else 0.0
 
 
 def verdict(seen: Observed) -> Verdict:

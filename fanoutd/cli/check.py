@@ -15,7 +15,7 @@ from fanoutd.checking.act import check as act
 from fanoutd.checking.verdict import UNKNOWN, Verdict
 from fanoutd.cli.common import Settings, pass_settings, say
 from fanoutd.config import Config
-from fanoutd.errors import FanoutdError
+from fanoutd.errors import BadConfig, FanoutdError
 from fanoutd.mail.smtp import Patience
 
 #: A mail server that is slow must not keep the next check waiting.
@@ -38,6 +38,8 @@ def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, time
         wish = Wish(mail, command.words(restart) if restart is not None else (), timeout)
         config = settings.load()
         done = act(config.daemon, wish, _post(config))
+    except BadConfig as e:  # as on a host where it was installed and is not set up yet: cron need not hear of that
+        done = _cannot_tell(str(e), news=False)
     except (FanoutdError, ValueError) as e:
         done = _cannot_tell(str(e))
     except OSError as e:
@@ -53,8 +55,8 @@ def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, time
     raise click.exceptions.Exit(done.verdict.code)
 
 
-def _cannot_tell(words: str) -> Done:
-    return Done(Verdict(UNKNOWN, words))
+def _cannot_tell(words: str, news: bool = True) -> Done:
+    return Done(Verdict(UNKNOWN, words), news)
 
 
 def _post(config: Config) -> Post | None:

@@ -44,7 +44,7 @@ _DRY_RUN = 70.0
 @click.option("--account", metavar="NAME", help="Which [account.…] sends.")
 @click.option("--dry-run", is_flag=True, help="Send nothing: say how many people, calls and minutes it would be.")
 @click.option("--wait", is_flag=True, help="Stay until it ends; exit 0 only if it is done and somebody was reached.")
-@click.option("--spool", is_flag=True, help="Keep it if the daemon cannot be reached: it goes out when he is back.")
+@click.option("--spool", is_flag=True, help="Keep it if the daemon cannot be reached: it goes out when it is back.")
 @click.option("--alert", is_flag=True, help="Mail if the daemon cannot be reached; goes without saying with --spool.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 @pass_settings

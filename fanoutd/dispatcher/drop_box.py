@@ -31,12 +31,16 @@ class DropBox:
         self._config, self._spool, self._refused = config, spool, refused
         self._drop = Drop(config.daemon.drop, config.daemon.max_request)
         self._trouble: str | None = None
+        #: What cannot be taken away, and was told of: it must not keep the others waiting, nor be told of again.
+        self._stuck: set[str] = set()
 
     def empty(self) -> None:
         """Take up what is there, each once. What the disk does not take now stays for the next time. Never raises."""
         try:
             uids = allowed_uids(self._config.daemon)
-            for name in self._drop.waiting()[:_AT_ONCE]:
+            waiting = self._drop.waiting()
+            self._stuck.intersection_update(waiting)
+            for name in [each for each in waiting if each not in self._stuck][:_AT_ONCE]:
                 self._take(name, uids)
             self._trouble = None
         except (OSError, FanoutdError) as e:
@@ -52,7 +56,14 @@ class DropBox:
                 self._look_at(name, left, uids)
         except NotTaken as e:
             self._refuse(name, e.uid, 0, str(e), b"")
-        self._drop.remove(name)
+            if e.mendable:
+                self._stuck.add(name)
+                return
+        try:
+            self._drop.remove(name)
+        except OSError as e:
+            self._stuck.add(name)
+            _log.error("%s cannot be taken away: %s", self._drop.folder / name, e.strerror)
 
     def _look_at(self, name: str, left: Left, uids: frozenset[int]) -> None:
         if left.uid not in uids:
