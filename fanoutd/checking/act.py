@@ -66,7 +66,7 @@ def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
         else:
             before = memory.begun(before, seen)
             _keep(kept, before)
-            restart, seen = _start(daemon, wish)
+            restart, seen = _start(daemon, wish, found.line())
             found = verdict(seen)
             if restart.said and found.code == DOWN:
                 found = replace(found, words=f"{found.words}; {restart.command} said: {restart.said.splitlines()[-1]}")
@@ -77,9 +77,9 @@ def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
     return _tell(kept, after, post, found, news=bool(restart) or after.waiting != before.waiting)
 
 
-def _start(daemon: Daemon, wish: Wish) -> tuple[Restart, Observed]:
+def _start(daemon: Daemon, wish: Wish, why: str) -> tuple[Restart, Observed]:
     """Run the command, and look until the daemon serves or cannot be hoped for."""
-    done = command.run(wish.restart, lambda: _serves(glance(daemon, wish.timeout)))
+    done = replace(command.run(wish.restart, lambda: _serves(glance(daemon, wish.timeout))), found=why)
     end = time.monotonic() + STARTING
     while True:
         seen = glance(daemon, wish.timeout)

@@ -80,13 +80,13 @@ def _asked(daemon: Daemon, timeout: float) -> dict[str, Any]:
         client.call("daemon.ping")
         took = (time.perf_counter() - began) * 1000
         status = client.call("daemon.status")
+        if not isinstance(status, dict) or not isinstance(status.get("started_at"), str):
+            raise Unreachable(f"what listens on {daemon.socket} does not speak as a daemon does")
         try:
             running = client.call("campaign.list", state="running")["campaigns"]
             pending = sum(each["counts"]["pending"] for each in running)
         except TryAgain:  # the store is away
             pending = None
-    if not isinstance(status, dict):
-        raise Unreachable(f"what listens on {daemon.socket} does not speak as a daemon does")
     return {
         "status": status, "response_ms": round(took, 2), "pending": pending, "started_ms": _ms(status["started_at"]),
     }  # fmt: skip

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
-from fanoutd.checking.verdict import DEGRADED, DOWN, STATES, UNKNOWN, Observed, Verdict
+from fanoutd.checking.verdict import DEGRADED, DOWN, OK, STATES, UNKNOWN, Observed, Verdict
 from fanoutd.mail.event import Event
 
 #: Milliseconds from a mail to the first reminder, and at most from one to the next: each takes twice as long.
@@ -59,11 +59,13 @@ def decode(data: bytes) -> Memory:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """``command`` was run; ``said`` are its last words, ``code`` what it ended with, None: it did not end in time."""
+    """``command`` was run; ``said`` are its last words, ``code`` what it ended with, None: it did not end in time;
+    ``found`` is what it was run for."""
 
     command: str
     code: int | None
     said: str
+    found: str = ""
 
 
 def step(before: Memory, seen: Observed, found: Verdict, mailing: bool, restart: Restart | None = None) -> Memory:
@@ -75,7 +77,8 @@ def step(before: Memory, seen: Observed, found: Verdict, mailing: bool, restart:
     trouble = _goes_on(before.trouble, kind, seen)
     if before.trouble and trouble is None and kind == MUTE_KIND:
         events.append(_all_clear(before.trouble, seen, found))
-    if kind and trouble is None and mailing and not (before.state is None and seen.stopped):
+    well = before.state in (STATES[OK], STATES[DEGRADED])
+    if kind and trouble is None and mailing and (well or not seen.stopped):  # one that was never started is no news
         trouble = Trouble(kind, seen.at_ms, 0, 0, seen.stopped)
     if trouble and not trouble.mailed:
         trouble = replace(trouble, mailed=seen.at_ms)
@@ -159,7 +162,7 @@ def _body(trouble: Trouble, found: Verdict, restart: Restart | None) -> str:
 
 
 def _paragraphs(trouble: Trouble, found: Verdict, restart: Restart | None) -> Iterator[str]:
-    yield f"Found by `fanoutd check`: {found.line()}"
+    yield f"Found by `fanoutd check`: {restart.found if restart and restart.found else found.line()}"
     if restart:
         yield f"Run: {restart.command}\n{_ended(restart)}" + (f", and said:\n{restart.said}" if restart.said else ".")
     if found.code == DEGRADED and trouble.kind == MUTE_KIND:

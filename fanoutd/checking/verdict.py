@@ -146,20 +146,21 @@ def _dispatcher_is_silent(status: Mapping[str, Any]) -> bool:
 
 def broken(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The conditions that are; none where the daemon does not tell of conditions."""
-    return [each for each in status.get("conditions") or () if each.get("state") not in (None, "ok", "well")]
+    return [each for each in status.get("conditions") or () if each.get("state") == "broken"]
 
 
 def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong, the worst first, nothing twice."""
     if status["state"] in ("starting", "stopping"):
         yield f"it is {status['state']}"
-    told = {str(each.get("name", "")).partition(":")[0] for each in broken(status)}
+    told = {each["name"] for each in broken(status)}
     if _dispatcher_is_silent(status):
         yield "the dispatcher does not answer: nothing is planned, recorded or mailed"
     elif not status["store"]["ok"] and "store" not in told:
         yield f"store: {status['store'].get('error') or 'does not answer'}"
     for each in broken(status):
-        yield f"{each.get('name')}: {each.get('text') or each.get('line') or each.get('state')}"
+        of = f":{each['account']}" if each.get("account") else ""
+        yield f"{each['name']}{of}: {each.get('words') or 'broken'}"
     for what in ("reload", "upgrade"):
         if (status.get(what) or {}).get("error") and not (what == "reload" and "reload" in told):
             yield f"the last {what} was refused: {status[what]['error']}"
