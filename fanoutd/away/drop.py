@@ -131,10 +131,11 @@ class Drop:
                 raise NotTaken("may not be read: it wants the mode 0644", found.st_uid, mendable=True) from None
             except OSError as e:  # a link, a socket
                 raise NotTaken(f"cannot be read: {e.strerror}", found.st_uid) from None
+            opened = os.fstat(fd)
+            if not stat.S_ISREG(opened.st_mode) or opened.st_nlink > 1:
+                os.close(fd)
+                raise NotTaken("is no file of its own", opened.st_uid)  # a link would lend it its owner's name
             with open(fd, "rb") as file:
-                opened = os.fstat(fd)
-                if not stat.S_ISREG(opened.st_mode) or opened.st_nlink > 1:
-                    raise NotTaken("is no file of its own", opened.st_uid)  # a link would lend it its owner's name
                 data = file.read(self._largest + 1)
         if len(data) > self._largest:
             raise NotTaken(f"is longer than max_request = {self._largest} bytes", opened.st_uid)

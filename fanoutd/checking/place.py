@@ -46,8 +46,11 @@ class Place:
                 fd = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=here)
             except FileNotFoundError:
                 return b""
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            return b""
         with open(fd, "rb") as file:
-            return file.read(_LARGEST) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+            return file.read(_LARGEST)
 
     def write(self, name: str, data: bytes) -> None:
         """In one piece, also over a power failure."""
