@@ -94,6 +94,7 @@ def test_labels_and_words_cannot_break_the_line() -> None:
         (SILENT, DOWN, "pid 4710 lives, but the daemon does not answer"),
         (replace(SILENT, frozen=True), DOWN, "stopped by a signal and does not answer; `kill -CONT 4710`"),
         (replace(SILENT, alive=None), DOWN, "pid 4710 does not answer"),
+        (replace(STOPPED, waited=True, silence="it is mute"), DOWN, "the daemon does not answer: it is mute"),
         (SERVING, OK, "1 of 1 workers ready"),
         (seen(status=told(conditions=[{"name": "disk", "account": None, "state": "ok", "words": None}])), OK, "1 of 1"),
         (seen(status=told(conditions=[

@@ -116,6 +116,12 @@ def test_changes_are_mailed_also_when_the_mail_server_was_away(tmp_path: Path, m
         with daemon.config.open("a") as file:
             file.write(mails.table())
         wait_for(lambda: one(daemon, "--mail")[0] == 0, "an OK")
+        for order in ("reload", "upgrade"):  # is never down for it
+            with subprocess.Popen([sys.executable, "-m", "fanoutd", "-c", str(daemon.config), order]) as ordered:
+                while ordered.poll() is None:
+                    code, said, _ = one(daemon)
+                    assert code in (0, 1), said
+            assert ordered.returncode == 0
         pid = daemon.process.pid
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()

@@ -17,6 +17,8 @@ from fanoutd.checking.memory import Restart
 #: Seconds that a command is given: a start gives up by itself after 30, an init script may stop first.
 PATIENCE = 120.0
 _LOOK = 0.25
+#: Seconds to end in when the daemon serves.
+_LAST_WORDS = 3.0
 #: Of what it says: bytes read from its end, and lines kept.
 _END, _LINES = 4096, 10
 
@@ -48,7 +50,10 @@ def run(argv: tuple[str, ...], serves: Callable[[], bool], patience: float = PAT
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_LOOK)
         code = process.poll()
-        if code is None and not serves():
+        if code is None and serves():
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(_LAST_WORDS)
+        elif code is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

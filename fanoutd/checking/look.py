@@ -63,7 +63,8 @@ def _locks(daemon: Daemon) -> tuple[bool | None, int | None, bool]:
         except OSError:
             held.add(None)
     alive = True if True in held else None if None in held else False
-    return alive, lock.pid_in(daemon.pidfile), _there(daemon.pidfile)
+    bears = (pid for path in lock.files(daemon) if (pid := lock.pid_in(path)) is not None)
+    return alive, next(bears, None), _there(daemon.pidfile)
 
 
 def _there(path: Path) -> bool:

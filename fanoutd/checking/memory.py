@@ -59,7 +59,7 @@ def decode(data: bytes) -> Memory:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """``command`` was run; ``said`` are its last words, ``code`` what it ended with, None: it did not end in time;
+    """``command`` was run; ``said`` are its last words, ``code`` what it ended with, None: it did not by itself;
     ``found`` is what it was run for."""
 
     command: str
@@ -176,7 +176,7 @@ def _paragraphs(trouble: Trouble, found: Verdict, restart: Restart | None) -> It
 
 
 def _ended(restart: Restart) -> str:
-    return "It did not end in time" if restart.code is None else f"It ended with {restart.code}"
+    return "It had not ended by itself" if restart.code is None else f"It ended with {restart.code}"
 
 
 def duration(ms: int) -> str:

@@ -119,11 +119,11 @@ def _why_down(seen: Observed) -> str:
         return f"{who} was stopped by a signal and does not answer; `kill -CONT {seen.pid}` lets it go on"
     if seen.alive:
         return f"{who} lives, but {seen.silence or 'does not answer'}; see its log"
+    if seen.waited or (seen.alive is None and seen.pidfile):
+        return f"{who} does not answer: {seen.silence or 'nobody listens'}"
     if seen.died:
         left = f"pid {seen.pid} has" if seen.pid else "it has"
         return f"the daemon died: {left} left its pidfile; its log says more, `fanoutd serve` starts it again"
-    if seen.alive is None and seen.pidfile:
-        return f"{who} does not answer: {seen.silence or 'nobody listens'}"
     return "no daemon runs: it was stopped, or never started"
 
 
