@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -192,6 +193,21 @@ def test_a_spool_that_is_being_prepared_takes_it_in_the_end(config: Config, monk
         keep.keep(config, {"content": " ", "key": "k2"})
     assert keep.with_key({})["key"] != keep.with_key({})["key"]
     assert keep.with_key({"key": "mine"}) == {"key": "mine"}
+
+
+@pytest.mark.skipif(shutil.which("php") is None, reason="wants PHP")
+def test_the_php_of_the_document_leaves_what_is_taken(box: Box) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text(encoding="utf-8")
+    _, code = re.findall(r"```php\n(.*?)```", text, re.DOTALL)
+    assert "'/var/spool/fanoutd/'" in code
+    code = code.replace("/var/spool/fanoutd", str(box.folder))
+    notice = "$notice = ['content' => '供应', 'phone' => '110', 'reference' => 7, 'key' => 'task-7'];"
+    for state, left in (("$s = false; $answer = ['ok' => false];", 1), ("$s = STDIN; $answer = null;", 1),
+                        ("$s = STDIN; $answer = ['ok' => false];", 0)):  # fmt: skip
+        done = subprocess.run(["php", "-r", f"umask(077); {state} {notice} {code}"], capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr, len(box.left())) == (0, b"", b"", left)
+        assert (box.empty(), box.left()) == ([], [])
+    assert box.spool.pending() == [keyed_campaign_id("main", "task-7")]
 
 
 # ---- the client library
