@@ -8,7 +8,7 @@ from fanoutd.away import keep, post
 from fanoutd.away.alert import PATIENCE, alert
 from fanoutd.cli.common import say
 from fanoutd.config import Config
-from fanoutd.errors import BadInput, FanoutdError, Unreachable
+from fanoutd.errors import BadInput, FanoutdError, NotPermitted, Unreachable
 
 
 def kept(config: Config, params: dict[str, Any], why: Unreachable, told: bool) -> dict[str, Any]:
@@ -22,7 +22,9 @@ def kept(config: Config, params: dict[str, Any], why: Unreachable, told: bool) -
         raise  # the daemon would refuse it too
     except FanoutdError as e:
         _mail(config, f"{why}; {e}", False, told)
-        raise
+        if isinstance(e, NotPermitted):
+            raise
+        raise Unreachable(f"{why}; {e}") from None
     _mail(config, str(why), True, told)
     say(f"{why}. The submission is kept in {found.where}, and goes out when the daemon is back")
     return {"campaign": found.campaign, "duplicate": found.duplicate, "spooled": True}
