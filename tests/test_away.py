@@ -388,8 +388,10 @@ except OSError as e:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_others_leave_it_in_the_drop_folder_and_root_as_the_daemons_user(open_folder: Path) -> None:
-    lines = [f"log_file = '{open_folder}/log/f.log'", f"state_dir = '{open_folder}/state'", "user = 'nobody'",
-             f"drop = '{open_folder}/in/drop'", "socket_group = 'games'", "allow_users = ['bin']"]  # fmt: skip
+    lines = [
+        f"log_file = '{open_folder}/log/f.log'", f"state_dir = '{open_folder}/state'", "max_request = '64KiB'",
+        f"drop = '{open_folder}/in/drop'", "user = 'nobody'", "socket_group = 'games'", "allow_users = ['bin']",
+    ]  # fmt: skip
     with program(open_folder, "\n".join(lines), prefix=reaching()) as daemon:
         daemon.environment = {name: value for name, value in daemon.environment.items() if "COVERAGE" not in name}
         os.chown(daemon.file, 0, NOBODY)
@@ -406,9 +408,17 @@ def test_others_leave_it_in_the_drop_folder_and_root_as_the_daemons_user(open_fo
         assert as_user(SYS, [], LEAVE, str(folder), "no") == "PermissionError"
         kept = daemon.run("send", "x", "--spool", "--key", "roots", "--test", "oFOLLOW1")
         assert kept.returncode == 0, kept.stderr
-        assert {path.stat().st_uid for path in (open_folder / "state" / "spool").rglob("*")} == {NOBODY}
+        people = open_folder / "people"
+        people.write_text("".join(f"oFOLLOW{number:021d}\n" for number in range(5000)))
+        people.chmod(0o600)
+        listed = daemon.run("send", "x", "--spool", "--key", "listed", "--openids", str(people))
+        assert listed.returncode == 0, listed.stderr
+        spool = open_folder / "state" / "spool"
+        assert {path.stat().st_uid for path in spool.rglob("*")} == {NOBODY}
+        assert [json.loads(path.read_bytes())["uid"] for path in (spool / "new").iterdir()] == [0, 0]
         daemon.started()
-        wait_for(lambda: {each["key"] for each in daemon.call("campaign.list")["campaigns"]} == {"ours", "roots"},
-                 "both campaigns")  # fmt: skip
+        wait_for(lambda: {each["key"] for each in daemon.call("campaign.list")["campaigns"]} == {
+            "ours", "roots", "listed"}, "the three campaigns")  # fmt: skip
+        wait_for(lambda: daemon.call("campaign.get", campaign=listed.stdout.strip())["total"] == 5000, "its people")
         wait_for(lambda: not os.listdir(folder), "an empty folder")
         assert f"uid {SYS} may not submit; see allow_users" in daemon.log()

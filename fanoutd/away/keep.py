@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 from fanoutd import times
 from fanoutd.away import drop
 from fanoutd.config import Config
-from fanoutd.errors import BadInput, FanoutdError, NotPermitted
+from fanoutd.errors import BadInput, FanoutdError, NotPermitted, Unreachable
 from fanoutd.master import privileges, submission
 from fanoutd.master.rpc import RpcError
-from fanoutd.spool import Spool, accept
+from fanoutd.spool import Spool
 from fanoutd.uploads import UnknownUpload
 
+#: Who submits; later we may be somebody else.
+_CALLER = os.getuid()
 #: A daemon that starts throws half files away: so many times that may hit ours.
 _TRIES = 3
 
@@ -42,9 +44,8 @@ def keep(config: Config, params: Mapping[str, Any]) -> Kept:
     Root becomes the daemon's user for it, for good. Raises BadInput for what the daemon would refuse, NotPermitted,
     FanoutdError when the disk does not take it.
     """
-    uid = os.getuid()
     try:
-        document = submission.document(params, config, now_ms=times.local_ms(), uid=uid, pid=os.getpid())
+        document = submission.document(params, config, now_ms=times.local_ms(), uid=_CALLER, pid=os.getpid())
     except RpcError as e:
         raise BadInput(e.message) from None
     spool = config.daemon.state_dir / "spool"
@@ -57,6 +58,21 @@ def keep(config: Config, params: Mapping[str, Any]) -> Kept:
         raise BadInput(str(e)) from None
     except OSError as e:
         raise FanoutdError(f"not kept: {e.filename or spool}: {e.strerror}") from None
+
+
+def adding(config: Config) -> Callable[[str | None, list[str]], str]:
+    """Adds people to an upload as the daemon would, for a list longer than a line. It raises Unreachable."""
+    folder = config.daemon.state_dir / "spool"
+
+    def add(upload: str | None, openids: list[str]) -> str:
+        try:
+            _become_owner(folder)
+            return Spool(folder).uploads.add(upload, openids)[0]
+        except (OSError, FanoutdError) as e:
+            words = f"{folder}: {e.strerror}" if isinstance(e, OSError) else str(e)
+            raise Unreachable(f"no daemon, and a list this long is not kept without one: {words}") from None
+
+    return add
 
 
 def _become_owner(spool: Path) -> None:
@@ -81,12 +97,24 @@ def _spooled(folder: Path, document: dict[str, Any]) -> Kept:
         if spool.knows(campaign):
             return Kept(campaign, True, folder)
         try:
-            accept(spool, document, keyed=True)
+            _accept(spool, document)
             break
         except FileNotFoundError:
             if not last:
                 raise
     return Kept(campaign, False, folder)
+
+
+def _accept(spool: Spool, document: dict[str, Any]) -> None:
+    """As the master does. A daemon that starts meanwhile takes a list that has no document yet for a dead one's."""
+    upload = document["upload"]
+    if upload is None:
+        spool.accept(document, keyed=True)
+        return
+    spool.uploads.bind(upload, document["campaign"])
+    spool.accept(document, keyed=True)
+    spool.uploads.bind(upload, document["campaign"])
+    spool.uploads.drop(upload)
 
 
 def _left(config: Config, params: Mapping[str, Any], campaign: str) -> Kept:

@@ -60,8 +60,8 @@ def send(
         params = keep.with_key(params)
     if openids:
         try:
-            params |= people.params(config, openids, _size(params))
-        except Unreachable as e:  # a list longer than one line goes to the daemon only
+            params |= people.params(config, openids, _size(params), keep.adding(config) if spool else None)
+        except Unreachable as e:  # a list longer than one line is not kept everywhere
             away.lost(config, e, alert or spool)
     if _size(params) > config.daemon.max_request - 200:
         raise BadInput(
