@@ -41,7 +41,7 @@ class Spool:
         for folder in (self.path, self._tmp, self._new, self._keys, self._bad):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for half in self._tmp.iterdir():
-            half.unlink()
+            half.unlink(missing_ok=True)  # one of a client that is spooling may just become whole
         for campaign in self.pending():
             if not (self._keys / campaign).exists() and (self.read(campaign) or {}).get("key") is not None:
                 self._mark(campaign)
@@ -54,7 +54,9 @@ class Spool:
         the other way round a crash in between would refuse, as a duplicate, what was never accepted.
         """
         campaign = _checked(document["campaign"])
-        half, whole, marker = self._tmp / campaign, self._new / campaign, self._keys / campaign
+        # The same key may come to the master, to the dispatcher and to a client at a time.
+        half = self._tmp / f"{campaign}.{os.getpid()}"
+        whole, marker = self._new / campaign, self._keys / campaign
         data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         made = [half]
         try:

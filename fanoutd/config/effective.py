@@ -60,6 +60,7 @@ def _daemon(daemon: Daemon) -> Table:
         "log_file": daemon.log_file,
         "log_format": daemon.log_format,
         "max_request": _size(daemon.max_request),
+        "drop": daemon.drop,
     }
 
 

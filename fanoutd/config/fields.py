@@ -48,6 +48,7 @@ DAEMON: Fields = {
     "log_file": Field(v.path, None),
     "log_format": Field(v.choice("text", "json"), "text"),
     "max_request": Field(v.size, 1 << 20),
+    "drop": Field(v.path, None),
 }
 WORKERS: Fields = {
     "count": Field(v.whole(1, MOST_WORKERS), 4),

@@ -143,6 +143,7 @@ def _daemon(document: Mapping[str, Any], place: Place) -> Daemon:
         "state_dir": state_dir,
         "socket": _below(place.file, values["socket"] or state_dir / "fanoutd.sock"),
         "pidfile": _below(place.file, values["pidfile"] or state_dir / "fanoutd.pid"),
+        "drop": _below(place.file, values["drop"] or state_dir / "spool" / "drop"),
         "log_file": values["log_file"] and _below(place.file, values["log_file"]),
     }
     length = len(os.fsencode(values["socket"]))

@@ -21,7 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """[daemon]: where the master lives and who may talk to it."""
+    """[daemon]: where the master lives and who may talk to it.
+
+    ``drop`` is where clients leave what they cannot submit.
+    """
 
     state_dir: Path
     socket: Path
@@ -34,6 +37,7 @@ class Daemon:
     log_file: Path | None
     log_format: str
     max_request: int
+    drop: Path
 
 
 @dataclass(frozen=True, slots=True)

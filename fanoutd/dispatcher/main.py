@@ -17,6 +17,7 @@ from fanoutd.dispatcher.answers import Answers
 from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.channel import Channel
 from fanoutd.dispatcher.cluster import Cluster
+from fanoutd.dispatcher.drop_box import DropBox
 from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.facts import Facts
@@ -97,6 +98,8 @@ class Dispatcher:
         self._receipts = Receipts(meter.ended)
         mails = CampaignMails(config, self._postman.tell)
         errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads, mails)
+        # Refused as the master refuses one whose client has hung up.
+        self._drop_box = DropBox(config, spool, lambda one: self._refusals.take({"refusals": [one], "more": 0}))
         for each_beat in (parts.beat, refresher.follow, errands.each_beat, shared.beat):
             cluster.each_beat(each_beat)
         # What the master asks and orders.
@@ -187,6 +190,7 @@ class Dispatcher:
             self._limited = True
         self._trust.check(db)
         self._recover()
+        self._drop_box.empty()
         each_by_itself(self._plan_queue.take_in, self._spool.pending())
         if db.shared:
             self._repairs.take_part(db)
