@@ -17,7 +17,6 @@ def _always(_value: object) -> bool:
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "mail": _always,
     "metrics": _always,
-    "schedule.health_check": _always,
     "schedule.digest": _always,
 }
 

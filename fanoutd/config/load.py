@@ -16,6 +16,7 @@ from fanoutd.config.model import (
     Audience,
     Config,
     Daemon,
+    Health,
     Mail,
     Message,
     Metrics,
@@ -83,6 +84,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
         mail=_mail(document, place),
         metrics=_metrics(document, place),
+        health=Health(**_single(document, "health", place)),
         schedule=Schedule(**_single(document, "schedule", place)),
         warnings=(*effect.warnings(document), *advice(messages.values())),
     )
