@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fanoutd.config import Config, sqlite_path
@@ -17,23 +18,26 @@ from fanoutd.store import Database, shards
 class Status:
     def __init__(
         self, config: Config, threads: Threads, cluster: Cluster, refresher: Refresher, limits: Limits,
-        durability: Durability,
+        durability: Durability, conditions: Callable[[], list[dict[str, Any]]],
     ) -> None:  # fmt: skip
+        """``conditions``: as ``Health.view``."""
+        self._conditions = conditions
         self._config, self._threads, self._cluster = config, threads, cluster
         self._refresher, self._limits, self._durability = refresher, limits, durability
 
     def of(self, db: Database) -> dict[str, Any]:
-        """{store, accounts, shards, nodes, promise}; the protocol's document has their shapes. Raises StoreAway."""
+        """{store, accounts, shards, nodes, promise, conditions}; the protocol's document has their shapes. Raises StoreAway."""
         started = time.monotonic()
         waiting, leased = shards.totals(db)
         latency = (time.monotonic() - started) * 1000
-        trouble = self._threads.store_trouble
+        trouble = self._threads.store_trouble.words
         return {
             "store": {"kind": db.kind, "ok": trouble is None, "latency_ms": round(latency, 2), "error": trouble},
             "accounts": [self._account(db, name) for name in self._config.accounts],
             "shards": {"pending": waiting, "leased": leased},
             "nodes": self._cluster.view(db),
             "promise": self._durability.promise(),
+            "conditions": self._conditions(),
         }
 
     def without_store(self, why: str) -> dict[str, Any]:
@@ -42,7 +46,7 @@ class Status:
         return {
             "store": {"kind": kind, "ok": False, "latency_ms": None, "error": why},
             "accounts": [], "shards": {"pending": None, "leased": None}, "nodes": [],
-            "promise": self._durability.promise(),
+            "promise": self._durability.promise(), "conditions": self._conditions(),
         }  # fmt: skip
 
     def _account(self, db: Database, name: str) -> dict[str, Any]:

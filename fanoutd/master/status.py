@@ -26,7 +26,7 @@ Use = tuple[int | None, float | None]
 FRESH = 0.5
 
 #: What stands in for the dispatcher's part when it does not answer.
-_KEYS = ("promise", "store", "accounts", "shards", "nodes")
+_KEYS = ("promise", "store", "accounts", "shards", "nodes", "conditions")
 
 
 def without_dispatcher(store_url: str) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def without_dispatcher(store_url: str) -> dict[str, Any]:
         "accounts": [],
         "shards": {"pending": None, "leased": None},
         "nodes": [],
+        "conditions": [],
     }
 
 
@@ -126,8 +127,10 @@ class Overview:
         dispatcher's part, None when it does not answer."""
         theirs = theirs or without_dispatcher(self._crew.current.config.store_url)
         own = self.own(phase, orders)
+        broken = {each["name"] for each in theirs["conditions"] if each["state"] == "broken"}
+        well = theirs["store"]["ok"] and not broken & {"store", "api"}
         return {
-            **own, "state": "degraded" if phase == "running" and not theirs["store"]["ok"] else own["state"],
+            **own, "state": "degraded" if phase == "running" and not well else own["state"],
             **{key: theirs.get(key) for key in _KEYS},
         }  # fmt: skip
 
