@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from fanoutd.config import Config, Health, TokenQuery, Window, effect, fields, find, load, show, sqlite_path, write_starter
+from fanoutd.config import (
+    Config,
+    Health,
+    TokenQuery,
+    Window,
+    effect,
+    fields,
+    find,
+    load,
+    show,
+    sqlite_path,
+    write_starter,
+)
 from fanoutd.errors import BadConfig, BadInput
 
 ETC = Path(__file__).parent.parent / "etc" / "fanoutd.toml"

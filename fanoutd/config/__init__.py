@@ -26,5 +26,6 @@ from fanoutd.config.values import sqlite_path
 
 __all__ = [
     "MOST_WORKERS", "STARTER", "Account", "Audience", "Config", "Daemon", "Health", "Mail", "Message", "Metrics",
-    "OnFinish", "Schedule", "TokenQuery", "Window", "Workers", "find", "hooks", "load", "show", "sqlite_path", "write_starter",
+    "OnFinish", "Schedule", "TokenQuery", "Window", "Workers", "find", "hooks", "load", "show", "sqlite_path",
+    "write_starter",
 ]

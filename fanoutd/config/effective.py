@@ -8,7 +8,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fanoutd.config.model import Account, Audience, Config, Daemon, Health, Message, OnFinish, Schedule, TokenQuery, Workers
+from fanoutd.config.model import (
+    Account,
+    Audience,
+    Config,
+    Daemon,
+    Health,
+    Message,
+    OnFinish,
+    Schedule,
+    TokenQuery,
+    Workers,
+)
 from fanoutd.config.values import masked
 
 _SECRET = "***"

@@ -78,11 +78,12 @@ class Health:
 
     def look(self) -> None:
         """One look at everything."""
-        for inquiry in (self._store, *self._apis.values()):
-            inquiry.ask()
+        self._store.ask()
+        for api in self._apis.values():
+            api.ask()
         facts = self._facts.ask()
         store = self._store.answer(self._patience)
-        probes = {base: each.answer(self._patience) for base, each in self._apis.items()}
+        probes = {base: api.answer(self._patience) for base, api in self._apis.items()}
         at = wall_ms()
         findings = [*self._of_store(store), *self._of_apis(store.value, probes), *self._of_node(facts, store.value, at)]
         findings.append(self._of_clock(store.value, probes))

@@ -1,4 +1,5 @@
-"""What this node can see of itself, as findings for health. Sizes are bytes, times seconds unless they say otherwise."""
+"""What this node can see of itself, as findings for health. Sizes are bytes, times seconds where nothing else is said.
+"""
 
 from __future__ import annotations
 

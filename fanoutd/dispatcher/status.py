@@ -26,7 +26,7 @@ class Status:
         self._refresher, self._limits, self._durability = refresher, limits, durability
 
     def of(self, db: Database) -> dict[str, Any]:
-        """{store, accounts, shards, nodes, promise, conditions}; the protocol's document has their shapes. Raises StoreAway."""
+        """{store, accounts, shards, nodes, promise, conditions}; the protocol has their shapes. Raises StoreAway."""
         started = time.monotonic()
         waiting, leased = shards.totals(db)
         latency = (time.monotonic() - started) * 1000

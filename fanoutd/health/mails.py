@@ -39,7 +39,9 @@ def _event(node: str, kind: str, told: Sequence[Told], at: int) -> Event:
 
 def _name(told: Iterable[Told]) -> str:
     """Of this and nothing else that was ever told."""
-    what = " ".join(f"{each.kind} {each.key} {each.since} {each.at if each.kind == 'reminder' else ''}" for each in told)
+    what = " ".join(
+        f"{each.kind} {each.key} {each.since} {each.at if each.kind == 'reminder' else ''}" for each in told
+    )
     return hashlib.blake2b(what.encode(), digest_size=12).hexdigest()
 
 

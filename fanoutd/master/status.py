@@ -26,7 +26,7 @@ Use = tuple[int | None, float | None]
 FRESH = 0.5
 
 #: What stands in for the dispatcher's part when it does not answer.
-_KEYS = ("promise", "store", "accounts", "shards", "nodes", "conditions")
+_KEYS = ("promise", "store", "accounts", "shards", "nodes")
 
 
 def without_dispatcher(store_url: str) -> dict[str, Any]:
@@ -127,11 +127,12 @@ class Overview:
         dispatcher's part, None when it does not answer."""
         theirs = theirs or without_dispatcher(self._crew.current.config.store_url)
         own = self.own(phase, orders)
-        broken = {each["name"] for each in theirs["conditions"] if each["state"] == "broken"}
+        conditions = theirs.get("conditions") or []  # an older dispatcher, after USR2, has none
+        broken = {each["name"] for each in conditions if each["state"] == "broken"}
         well = theirs["store"]["ok"] and not broken & {"store", "api"}
         return {
             **own, "state": "degraded" if phase == "running" and not well else own["state"],
-            **{key: theirs.get(key) for key in _KEYS},
+            **{key: theirs.get(key) for key in _KEYS}, "conditions": conditions,
         }  # fmt: skip
 
     def own(self, phase: str, orders: Orders) -> dict[str, Any]:
