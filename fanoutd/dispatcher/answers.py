@@ -46,6 +46,8 @@ class Answers:
         method = message["method"]
         if method == "daemon.status" and (why := self._trust.why_not_yet):
             self._say({"t": "answer", "n": message["n"], "result": self._status.without_store(why)})
+        elif method == "daemon.status" and self._status.store_trouble:
+            self._threads.promise(self._threads.statuses.submit(self._answer_at_once, message["n"]))
         elif method == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._threads.syncs.submit(self._answer, message)
         else:
@@ -53,6 +55,9 @@ class Answers:
             pool = {"token.refresh": self._threads.tokens, "campaign.plan": self._threads.forecasts}.get(method, asks)
             came = time.monotonic() if pool is asks else math.inf
             self._threads.promise(pool.submit(self._answer, {**message, "came": came}))
+
+    def _answer_at_once(self, number: int) -> None:
+        self._say({"t": "answer", "n": number, "result": self._status.at_once()})
 
     def halted(self, number: int) -> None:
         """Every worker of this node knows that the campaign of this ask does not run."""

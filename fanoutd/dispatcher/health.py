@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 #: Seconds for an answer of store or API, which has to be there before the next look.
 _PATIENCE = (1.5, 5.0)
 
+#: Seconds for which the cluster's turn is waited for: it goes on by itself, and this node's own must not be late.
+_SHORTLY = 0.5
+
 #: After the store was away other nodes' signs of life are older than they should be, for so many seconds.
 _SETTLED = 20.0
 
@@ -66,6 +69,8 @@ class Health:
             account.api_base: Inquiry[Probe](partial(measure_api.probe, account), "health api")
             for account in config.accounts.values()
         }
+        #: Why the store was of no use at the last look, None if it was.
+        self.store_trouble: str | None = None
         self._store_well_since: float | None = None
         self._shared_view: Mapping[Key, Seen] = {}
         self._shared_known = False
@@ -110,6 +115,7 @@ class Health:
             if not known:
                 log.warning("the store could not be looked at", exc_info=answer.error)
         found = measure_store.reachable(why, answer.late)
+        self.store_trouble = found.words or None
         if found.bad:
             self._store_well_since = None
         elif self._store_well_since is None:
@@ -171,7 +177,7 @@ class Health:
         """What is the whole cluster's: judged here if this node leads, else as the one that does has left it."""
         if self._cluster.leads:
             self._cluster_turn.ask()
-            done = self._cluster_turn.answer(self._patience)
+            done = self._cluster_turn.answer(_SHORTLY)
             if done.error is not None and not isinstance(done.error, StoreAway):
                 log.warning("the cluster's health could not be looked at", exc_info=done.error)
             if done.value is not None:

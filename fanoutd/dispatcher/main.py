@@ -98,7 +98,7 @@ class Dispatcher:
             config, node, self._facts, child.board, spool, trust, cluster, refresher,
             lambda: read_all(folder_of(state_dir)), self._postman.tell if config.mail else None,
         )  # fmt: skip
-        status = Status(config, threads, cluster, refresher, limits, self._durability, health.view)
+        status = Status(config, threads, cluster, refresher, limits, self._durability, health)
         subscribers = Subscribers(config, refresher, cluster.hold)
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared, meter.ended)

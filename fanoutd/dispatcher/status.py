@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from fanoutd.config import Config, sqlite_path
 from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.durability import Durability
+from fanoutd.dispatcher.health import Health
+from fanoutd.dispatcher.inquiry import Inquiry
 from fanoutd.dispatcher.limits import Limits
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.threads import Threads
-from fanoutd.store import Database, shards
+from fanoutd.store import Database, StoreAway, open_store, shards
+
+#: Seconds for which a store that was of no use when it was last looked at is waited for.
+_SOON = 1.0
 
 
 class Status:
     def __init__(
         self, config: Config, threads: Threads, cluster: Cluster, refresher: Refresher, limits: Limits,
-        durability: Durability, conditions: Callable[[], list[dict[str, Any]]],
+        durability: Durability, health: Health,
     ) -> None:  # fmt: skip
-        """``conditions``: as ``Health.view``."""
-        self._conditions = conditions
+        self._health, self._conditions = health, health.view
+        self._inquiry = Inquiry(self._ask, "status")
         self._config, self._threads, self._cluster = config, threads, cluster
         self._refresher, self._limits, self._durability = refresher, limits, durability
 
@@ -39,6 +44,24 @@ class Status:
             "promise": self._durability.promise(),
             "conditions": self._conditions(),
         }
+
+    @property
+    def store_trouble(self) -> str | None:
+        """Why the store was of no use when health last looked."""
+        return self._health.store_trouble
+
+    def at_once(self) -> dict[str, Any]:
+        """The same while the store may hang: what is known without it, if it does not answer soon. For one thread."""
+        self._inquiry.ask()
+        answer = self._inquiry.answer(_SOON)
+        if answer.value is not None:
+            return answer.value
+        words = str(answer.error) if isinstance(answer.error, StoreAway) else self.store_trouble
+        return self.without_store(words or "the store does not answer")
+
+    def _ask(self) -> dict[str, Any]:
+        with closing(open_store(self._config.store_url)) as db:
+            return self.of(db)
 
     def without_store(self, why: str) -> dict[str, Any]:
         """The same while the store cannot be asked."""

@@ -32,6 +32,7 @@ class Threads:
         self.plans = Pool(self, 2, "plan")
         self.lists = Pool(self, 1, "list")  # they wait for no database of the operator's
         self.asks = Pool(self, 2, "ask")
+        self.statuses = Pool(self, 1, "status")  # of a store that may hang
         self.obeying = Pool(self, 8, "obey")  # each waits for other nodes, and does nothing else
         self.forecasts = Pool(self, 1, "forecast")  # a million people are not counted at once
         self.jobs = Pool(self, 3, "job")
