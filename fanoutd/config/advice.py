@@ -1,4 +1,4 @@
-"""What the configuration may have though it is of no use, or of no good: one line each, for the log and for `config check`."""
+"""What in a configuration is of no use, or of no good: one line each, for the log and for `config check`."""
 
 from __future__ import annotations
 

@@ -94,18 +94,27 @@ class Dispatcher:
             cluster.each_beat(each_beat)
         # What the master asks and orders.
         self._durability = Durability(state_dir, config.store_url)
+<<<<<<< HEAD
         health = Health(
             config, node, self._facts, child.board, spool, trust, cluster, refresher,
             lambda: read_all(folder_of(state_dir)), self._postman.tell if config.mail else None,
         )  # fmt: skip
         status = Status(config, threads, cluster, refresher, limits, self._durability, health)
+=======
+        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing)
+>>>>>>> a
         subscribers = Subscribers(config, refresher, cluster.hold)
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared, meter.ended)
         obeyed = shared.until_obeyed if sqlite_path(config.store_url) is None else None
+<<<<<<< HEAD
         self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed)
         self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep,
                           health.look)  # fmt: skip
+=======
+        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, self._postman)
+        self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep)
+>>>>>>> a
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
@@ -120,11 +129,14 @@ class Dispatcher:
             if messages is None or any(m["t"] == "quit" for m in messages):
                 return 0
             if stops := [m for m in messages if m["t"] == "stop"]:
+                began = time.monotonic()
+                self._postman.leave()
                 self._threads.promise(self._threads.desk.submit(self._trust.leave))
                 self._threads.keep_promises(_LAST_WORDS)
                 if any(m.get("last") for m in stops):
                     wait([self._threads.jobs.submit_with_db(self._parts.leave)], _LAST_WORDS)
                     self._cluster.leave(_LAST_WORDS)
+                self._postman.join(max(0.0, _LAST_WORDS - (time.monotonic() - began)))
                 return 0
             self._beat()
             for message in messages:
@@ -138,6 +150,7 @@ class Dispatcher:
     def _obey(self, message: dict[str, Any]) -> None:
         kind = message["t"]
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
+            self._postman.start()
             self._threads.desk.submit(self._start)
         elif kind == "facts":
             self._facts.told(message)

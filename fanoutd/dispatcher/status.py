@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+<<<<<<< HEAD
 from contextlib import closing
+=======
+from collections.abc import Callable
+>>>>>>> a
 from typing import Any
 
 from fanoutd.config import Config, sqlite_path
@@ -23,15 +27,23 @@ _SOON = 1.0
 class Status:
     def __init__(
         self, config: Config, threads: Threads, cluster: Cluster, refresher: Refresher, limits: Limits,
+<<<<<<< HEAD
         durability: Durability, health: Health,
+=======
+        durability: Durability, mail: Callable[[], dict[str, Any] | None],
+>>>>>>> a
     ) -> None:  # fmt: skip
         self._health, self._conditions = health, health.view
         self._inquiry = Inquiry(self._ask, "status")
         self._config, self._threads, self._cluster = config, threads, cluster
-        self._refresher, self._limits, self._durability = refresher, limits, durability
+        self._refresher, self._limits, self._durability, self._mail = refresher, limits, durability, mail
 
     def of(self, db: Database) -> dict[str, Any]:
+<<<<<<< HEAD
         """{store, accounts, shards, nodes, promise, conditions}; the protocol has their shapes. Raises StoreAway."""
+=======
+        """{store, accounts, shards, nodes, promise, mail}, shaped as the protocol's document says. Raises StoreAway."""
+>>>>>>> a
         started = time.monotonic()
         waiting, leased = shards.totals(db)
         latency = (time.monotonic() - started) * 1000
@@ -42,7 +54,11 @@ class Status:
             "shards": {"pending": waiting, "leased": leased},
             "nodes": self._cluster.view(db),
             "promise": self._durability.promise(),
+<<<<<<< HEAD
             "conditions": self._conditions(),
+=======
+            "mail": self._mail(),
+>>>>>>> a
         }
 
     @property
@@ -69,7 +85,11 @@ class Status:
         return {
             "store": {"kind": kind, "ok": False, "latency_ms": None, "error": why},
             "accounts": [], "shards": {"pending": None, "leased": None}, "nodes": [],
+<<<<<<< HEAD
             "promise": self._durability.promise(), "conditions": self._conditions(),
+=======
+            "promise": self._durability.promise(), "mail": self._mail(),
+>>>>>>> a
         }  # fmt: skip
 
     def _account(self, db: Database, name: str) -> dict[str, Any]:

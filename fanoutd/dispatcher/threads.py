@@ -39,6 +39,7 @@ class Threads:
         self.health = Pool(self, 1, "health")  # it tells of what all others may be stuck in
         self.tokens = Pool(self, 2, "token")  # each may wait for WeChat
         self.syncs = Pool(self, 1, "sync")
+        self.mails = Pool(self, 2, "mail-test")
 
     def db(self) -> Database:
         """The calling thread's connection. Raises StoreAway."""

@@ -26,7 +26,7 @@ Use = tuple[int | None, float | None]
 FRESH = 0.5
 
 #: What stands in for the dispatcher's part when it does not answer.
-_KEYS = ("promise", "store", "accounts", "shards", "nodes")
+_KEYS = ("promise", "store", "accounts", "shards", "nodes", "mail")
 
 
 def without_dispatcher(store_url: str) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def without_dispatcher(store_url: str) -> dict[str, Any]:
         "shards": {"pending": None, "leased": None},
         "nodes": [],
         "conditions": [],
+        "mail": None,
     }
 
 
