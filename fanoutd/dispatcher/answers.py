@@ -49,13 +49,10 @@ class Answers:
         method = message["method"]
         if method == "daemon.status" and (why := self._trust.why_not_yet):
             self._say({"t": "answer", "n": message["n"], "result": self._status.without_store(why)})
-<<<<<<< HEAD
         elif method == "daemon.status" and self._status.store_trouble:
             self._threads.promise(self._threads.statuses.submit(self._answer_at_once, message["n"]))
-=======
         elif method == "mail.test":  # needs no store, and whoever stops does not wait for it
             self._threads.mails.submit(self._test_mail, message["n"])
->>>>>>> a
         elif method == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._threads.syncs.submit(self._answer, message)
         else:

@@ -94,27 +94,18 @@ class Dispatcher:
             cluster.each_beat(each_beat)
         # What the master asks and orders.
         self._durability = Durability(state_dir, config.store_url)
-<<<<<<< HEAD
         health = Health(
             config, node, self._facts, child.board, spool, trust, cluster, refresher,
             lambda: read_all(folder_of(state_dir)), self._postman.tell if config.mail else None,
         )  # fmt: skip
-        status = Status(config, threads, cluster, refresher, limits, self._durability, health)
-=======
-        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing)
->>>>>>> a
+        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing, health)
         subscribers = Subscribers(config, refresher, cluster.hold)
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared, meter.ended)
         obeyed = shared.until_obeyed if sqlite_path(config.store_url) is None else None
-<<<<<<< HEAD
-        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed)
+        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, self._postman)
         self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep,
                           health.look)  # fmt: skip
-=======
-        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, self._postman)
-        self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep)
->>>>>>> a
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""

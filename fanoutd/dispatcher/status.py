@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-<<<<<<< HEAD
-from contextlib import closing
-=======
 from collections.abc import Callable
->>>>>>> a
+from contextlib import closing
 from typing import Any
 
 from fanoutd.config import Config, sqlite_path
@@ -27,11 +24,7 @@ _SOON = 1.0
 class Status:
     def __init__(
         self, config: Config, threads: Threads, cluster: Cluster, refresher: Refresher, limits: Limits,
-<<<<<<< HEAD
-        durability: Durability, health: Health,
-=======
-        durability: Durability, mail: Callable[[], dict[str, Any] | None],
->>>>>>> a
+        durability: Durability, mail: Callable[[], dict[str, Any] | None], health: Health,
     ) -> None:  # fmt: skip
         self._health, self._conditions = health, health.view
         self._inquiry = Inquiry(self._ask, "status")
@@ -39,11 +32,7 @@ class Status:
         self._refresher, self._limits, self._durability, self._mail = refresher, limits, durability, mail
 
     def of(self, db: Database) -> dict[str, Any]:
-<<<<<<< HEAD
-        """{store, accounts, shards, nodes, promise, conditions}; the protocol has their shapes. Raises StoreAway."""
-=======
-        """{store, accounts, shards, nodes, promise, mail}, shaped as the protocol's document says. Raises StoreAway."""
->>>>>>> a
+        """{store, accounts, shards, nodes, promise, mail, conditions}, as docs/protocol.md says. Raises StoreAway."""
         started = time.monotonic()
         waiting, leased = shards.totals(db)
         latency = (time.monotonic() - started) * 1000
@@ -54,11 +43,8 @@ class Status:
             "shards": {"pending": waiting, "leased": leased},
             "nodes": self._cluster.view(db),
             "promise": self._durability.promise(),
-<<<<<<< HEAD
-            "conditions": self._conditions(),
-=======
             "mail": self._mail(),
->>>>>>> a
+            "conditions": self._conditions(),
         }
 
     @property
@@ -85,11 +71,7 @@ class Status:
         return {
             "store": {"kind": kind, "ok": False, "latency_ms": None, "error": why},
             "accounts": [], "shards": {"pending": None, "leased": None}, "nodes": [],
-<<<<<<< HEAD
-            "promise": self._durability.promise(), "conditions": self._conditions(),
-=======
-            "promise": self._durability.promise(), "mail": self._mail(),
->>>>>>> a
+            "promise": self._durability.promise(), "mail": self._mail(), "conditions": self._conditions(),
         }  # fmt: skip
 
     def _account(self, db: Database, name: str) -> dict[str, Any]:
