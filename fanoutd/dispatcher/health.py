@@ -60,6 +60,7 @@ class Health:
         self._patience = min(high, max(low, config.schedule.health_check))
         self._file = File(config.daemon.state_dir)
         self._memory = self._file.read()
+        self._unsaved: str | None = None
         self._deaths = _deaths(self._memory)
         self._clock = measure.Clock()
         self._recent = measure_api.Recent(figures)
@@ -168,10 +169,17 @@ class Health:
         memory = self._memory
         memory.look(self._node, findings, at, self._tell)
         memory.more = {"began": self._deaths.began, "counts": self._deaths.counts, "deaths": self._deaths.deaths}
+        memory.speak(self._tell or _nobody, self._save)
+
+    def _save(self, memory: Memory) -> None:
+        """What cannot be written is told all the same: a full disk is news. This process knows that it was told."""
         try:
-            memory.speak(self._tell or _nobody, self._file.write)
-        except OSError as e:  # it is told with the next look, as long as this process lives
-            log.warning("health cannot be kept in %s: %s", self._config.daemon.state_dir, e.strerror or e)
+            self._file.write(memory)
+            self._unsaved = None
+        except OSError as e:
+            if self._unsaved != e.strerror:
+                log.warning("%s: %s; the next dispatcher may tell again what was told", e.filename, e.strerror)
+            self._unsaved = e.strerror
 
     def _follow_cluster(self, document: dict[str, Any]) -> None:
         """What is the whole cluster's: judged here if this node leads, else as the one that does has left it."""

@@ -27,6 +27,12 @@ MEMORY, _PROBE = "health", "health of "
 #: A node that died is looked for so long, in milliseconds.
 MISSED_MS = 7 * 86_400_000
 
+#: Characters that MySQL's TEXT has room for; JSON is ASCII.
+_ROOM = 60_000
+
+#: Running campaigns that are watched at a time: the oldest.
+_WATCHED = 200
+
 #: Submissions that are looked up at a time: the oldest.
 _LOOKED_UP = 200
 
@@ -83,8 +89,11 @@ def read_memory(db: Database) -> dict[str, Any]:
 
 
 def write_memory(db: Database, document: Mapping[str, Any]) -> None:
+    text = json.dumps(document)
+    if len(text) > _ROOM:  # what was seen counts more than what is just being told
+        text = json.dumps({**document, "untold": []})
     with db.transaction():
-        meta.write(db, MEMORY, json.dumps(document))
+        meta.write(db, MEMORY, text)
 
 
 def reachable(why_not: str | None, late: float | None) -> Finding:
@@ -123,7 +132,7 @@ def cluster(
 
 
 def _stuck(db: Database, config: Config, progress: dict[str, list[int]], at: int) -> Finding:
-    running = campaigns.in_states(db, "running")
+    running = campaigns.in_states(db, "running")[:_WATCHED]
     stuck = []
     for each in running:
         counts = campaigns.counts(db, each.id)

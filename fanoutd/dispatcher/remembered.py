@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 Tell = Callable[[Event], None]
 
-#: A condition that nobody could mail for long is told once, not ten times: so many events wait at most.
-_UNTOLD = 50
+#: So many events wait at most. There are more only while they can be kept and not told.
+_UNTOLD = 5
 
 
 @dataclass(slots=True)
