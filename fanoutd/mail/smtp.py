@@ -141,7 +141,7 @@ def _greet(link: _Link, relay: Relay) -> _Link:
     try:
         code, words = link.open()
         if code != 220:
-            raise NoSession(f"{relay.place}: {code} {_line(words)}", code // 100 == 5)
+            raise NoSession(f"{relay.place}: connect: {link.late or f'{code} {_line(words)}'}", code // 100 == 5)
         step = "EHLO"
         link.ehlo_or_helo_if_needed()
         if relay.security == "starttls":
