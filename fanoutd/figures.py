@@ -84,15 +84,12 @@ class Figures:
     """Calls to send by (account, channel, result): the errcode that WeChat answered, or one of ``wire.FAILURES``."""
     latency: dict[Channel, Histogram] = field(default_factory=dict)
     """Of the calls that left this machine, with or without an answer."""
-    restarts: int = 0
-    """Processes that were started again because they had died."""
 
     def add(self, other: Figures) -> None:
         self.deliveries.update(other.deliveries)
         self.requests.update(other.requests)
         for key, histogram in other.latency.items():
             self.latency.setdefault(key, Histogram()).add(histogram)
-        self.restarts += other.restarts
 
     def since(self, before: Figures) -> Figures:
         """What has come since then, without what has not changed. A figure that is lower now began anew."""
@@ -100,7 +97,6 @@ class Figures:
         return Figures(
             Counter(_grown(self.deliveries, before.deliveries)), Counter(_grown(self.requests, before.requests)),
             {key: each for key, each in latency.items() if each.count},
-            self.restarts - before.restarts if self.restarts >= before.restarts else self.restarts,
         )  # fmt: skip
 
     def requests_of(self, account: str) -> Counter[str]:
@@ -133,7 +129,6 @@ class Figures:
             "deliveries": [[*key, count] for key, count in self.deliveries.copy().items()],
             "requests": [[*key, count] for key, count in self.requests.copy().items()],
             "latency": [[*key, each.seconds, *each.counts] for key, each in self.latency.copy().items()],
-            "restarts": self.restarts,
         }, separators=(",", ":")).encode()  # fmt: skip
 
     @classmethod
@@ -145,7 +140,6 @@ class Figures:
                 Counter({(a, c, s, e): int(n) for a, c, s, e, n in said["deliveries"]}),
                 Counter({(a, c, r): int(n) for a, c, r, n in said["requests"]}),
                 {(a, c): _histogram(float(seconds), counts) for a, c, seconds, *counts in said["latency"]},
-                int(said["restarts"]),
             )
         except (KeyError, TypeError) as e:
             raise ValueError(f"these are no figures: {e}") from None

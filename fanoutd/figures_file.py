@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from fanoutd.figures import MOST_SETS, OTHER, Figures, Histogram
@@ -60,28 +61,43 @@ def read_all(folder: Path) -> Figures:
 
 
 def _read(fd: int) -> tuple[int, Figures]:
-    """(its number, figures) of the newest writing; (0, none) of a file that has none."""
-    for _ in range(_TRIES):
-        for number, data in sorted((_look(fd, at) for at in (0, _PLACE)), reverse=True):
-            if number:
-                try:
-                    return number, Figures.from_json(data)
-                except ValueError:  # of another version
-                    continue
-        if not os.fstat(fd).st_size:
+    """(its number, figures) of the newest writing; (0, none) of a file that has none.
+
+    A place that is not whole is looked at again: it may be written just now, and the other one is older.
+    """
+    for turn in range(_TRIES):
+        places = [_look(fd, at) for at in (0, _PLACE)]
+        if None not in places:
             break
+        time.sleep(0.001 * turn)
+    for number, data in sorted((place for place in places if place), reverse=True):
+        try:
+            return number, Figures.from_json(data)
+        except ValueError:  # of another version
+            continue
     return 0, Figures()
 
 
-def _look(fd: int, at: int) -> tuple[int, bytes]:
+def _look(fd: int, at: int) -> tuple[int, bytes] | None:
+    """A place's number, 0 for one that was never written, and what stands there; None when that is not whole."""
     head = os.pread(fd, _HEAD.size, at)
+    if not head.strip(b"\0"):
+        return 0, b""
     if len(head) == _HEAD.size:
         magic, number, length, checksum = _HEAD.unpack(head)
         if magic == _MAGIC and length <= _PLACE - _HEAD.size:
             data = os.pread(fd, length, at + _HEAD.size)
             if len(data) == length and zlib.crc32(data, number & 0xFFFFFFFF) == checksum:
                 return number, data
-    return 0, b""
+    return None
+
+
+@dataclass(slots=True)
+class _Calls:
+    """Those of one account and channel with one result; the histogram is that of all results of the channel."""
+
+    count: int
+    latency: Histogram
 
 
 class Meter:
@@ -95,7 +111,7 @@ class Meter:
         """``name``: of the place that the process has, ``dispatcher`` or a worker's row on the board."""
         self._figures = Figures()
         self._lock = threading.Lock()
-        self._requests: dict[tuple[str, str, int | str], int] = {}
+        self._calls: dict[tuple[str, str, int | str], _Calls] = {}
         self._written = (0, 0.0)  # requests, and when
         self._number, self._fd = 0, -1
         self._complained = False
@@ -105,22 +121,25 @@ class Meter:
             self._number, self._figures = _read(self._fd)
         except OSError as e:
             log.warning("%s: %s; what this process counts is not kept", folder, e.strerror)
-        for key, count in self._figures.requests.items():
-            self._requests[key] = count
+        for (account, channel, result), count in self._figures.requests.items():
+            self._calls[account, channel, result] = _Calls(count, self._histogram(account, channel))
 
     def request(self, account: str, channel: str, result: int | str, seconds: float | None) -> None:
         """A call has ended: with this errcode, or for this reason without one. ``seconds`` it took, if it left."""
-        requests = self._requests
-        count = requests.get((account, channel, result))
-        if count is None:
-            result = result if len(requests) < MOST_SETS else OTHER
-            count = requests.get((account, channel, result), 0)
-        requests[account, channel, result] = count + 1
+        calls = self._calls.get((account, channel, result)) or self._begin(account, channel, result)
+        calls.count += 1
         if seconds is not None:
-            histogram = self._figures.latency.get((account, channel))
-            if histogram is None:
-                histogram = self._figures.latency[account, channel] = Histogram()
-            histogram.observe(seconds)
+            calls.latency.observe(seconds)
+
+    def _begin(self, account: str, channel: str, result: int | str) -> _Calls:
+        """One that has not been yet in this process."""
+        key = account, channel, result if len(self._calls) < MOST_SETS else OTHER
+        if key not in self._calls:
+            self._calls[key] = _Calls(0, self._histogram(account, channel))
+        return self._calls[key]
+
+    def _histogram(self, account: str, channel: str) -> Histogram:
+        return self._figures.latency.setdefault((account, channel), Histogram())
 
     def ended(self, account: str, ended: Ended) -> None:
         """Deliveries have come into a final state, and the store has it for good. Written down at once."""
@@ -133,26 +152,23 @@ class Meter:
         with self._lock:
             self._figures.count(account, ended)
 
-    def restarted(self, processes: int) -> None:
-        with self._lock:
-            self._figures.restarts += processes
-        self.write()
-
     def write_if_due(self, last: bool) -> None:
         """Now and then: requests may be many before one delivery ends. ``last``: nothing more comes for a while."""
         requests, at = self._written
-        if (last or time.monotonic() - at >= _EVERY) and sum(self._requests.copy().values()) != requests:
+        if (last or time.monotonic() - at >= _EVERY) and self._total() != requests:
             self.write()
+
+    def _total(self) -> int:
+        return sum(calls.count for calls in self._calls.copy().values())
 
     def write(self) -> None:
         with self._lock:
             if self._fd < 0:
                 return
-            requests = self._requests.copy()
+            self._written = self._total(), time.monotonic()
             self._figures.requests.clear()
-            for (account, channel, result), count in requests.items():
-                self._figures.requests[account, channel, str(result)] += count
-            self._written = sum(requests.values()), time.monotonic()
+            for (account, channel, result), calls in self._calls.copy().items():
+                self._figures.requests[account, channel, str(result)] += calls.count
             try:
                 self._put(self._number + 1, self._figures.as_json())
                 self._number += 1

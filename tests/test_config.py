@@ -226,9 +226,9 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
 def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
-        "[metrics]", "[schedule] digest",
+        "[schedule] digest",
     ]
-    assert "[metrics]: accepted, no effect in this version yet" in loaded(FULL).warnings
+    assert "[schedule] digest: accepted, no effect in this version yet" in loaded(FULL).warnings
 
 
 @pytest.mark.parametrize(

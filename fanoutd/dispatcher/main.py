@@ -23,6 +23,7 @@ from fanoutd.dispatcher.health import Health
 from fanoutd.dispatcher.home import Home
 from fanoutd.dispatcher.jobs import Jobs
 from fanoutd.dispatcher.limits import Limits
+from fanoutd.dispatcher.metering import Metering
 from fanoutd.dispatcher.orders import Orders
 from fanoutd.dispatcher.parts import Parts
 from fanoutd.dispatcher.plan_queue import PlanQueue
@@ -32,6 +33,8 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair_orders import RepairOrders
+from fanoutd.dispatcher.restarts import Restarts
+from fanoutd.dispatcher.scrape import Scrape
 from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.status import Status
 from fanoutd.dispatcher.subscribers import Subscribers
@@ -103,7 +106,10 @@ class Dispatcher:
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared, meter.ended)
         obeyed = shared.until_obeyed if sqlite_path(config.store_url) is None else None
-        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, self._postman)
+        self._restarts = restarts = Restarts(state_dir / "restarts")
+        self._metering = metering = Metering(config, self._facts, threads, trust, status, limits, restarts)
+        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, self._postman,
+                                metering.text)  # fmt: skip
         self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep,
                           health.look)  # fmt: skip
 
@@ -143,6 +149,8 @@ class Dispatcher:
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
             self._postman.start()
             self._threads.desk.submit(self._start)
+            if self._config.metrics:
+                Scrape(self._config.metrics, self._metering.text).start()
         elif kind == "facts":
             self._facts.told(message)
         elif kind == "logs":
@@ -157,6 +165,7 @@ class Dispatcher:
             self._threads.promise(self._jobs.pool(message).submit(self._jobs.do, message))
         elif kind == "dead":
             self._threads.desk.submit(self._recover)
+            self._threads.metrics.submit(self._count_restarts)
         elif kind == "token_refused":
             self._threads.tokens.submit(self._token_refused, message)
 
@@ -200,6 +209,9 @@ class Dispatcher:
         recover(self._db(), self._home.journals, self._node, self._at_any_risk, self._meter.ended)
         take_over(self._db(), self._node, self._meter.ended)
         self._announcer.announce(self._db())
+
+    def _count_restarts(self) -> None:
+        self._restarts.count(self._facts.ask())
 
     def _at_any_risk(self, account: str) -> bool:
         """Whether the account wants custom messages repeated whose answer was never seen."""

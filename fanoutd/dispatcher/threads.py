@@ -38,6 +38,8 @@ class Threads:
         self.jobs = Pool(self, 3, "job")
         self.health = Pool(self, 1, "health")  # it tells of what all others may be stuck in
         self.tokens = Pool(self, 2, "token")  # each may wait for WeChat
+        self.metrics = Pool(self, 1, "metric")
+        self.looks = Pool(self, 1, "look")  # at the store, which may be away, for those who do not wait for it
         self.syncs = Pool(self, 1, "sync")
         self.mails = Pool(self, 2, "mail-test")
 
