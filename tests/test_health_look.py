@@ -13,13 +13,14 @@ import pytest
 from fanoutd.board import Board
 from fanoutd.config import Config, load
 from fanoutd.dispatcher import health as module
-from fanoutd.dispatcher import measure_store
+from fanoutd.dispatcher import measure, measure_store
 from fanoutd.dispatcher.health import Health
 from fanoutd.figures import Figures
 from fanoutd.mail.event import Event
 from fanoutd.spool import Spool
 from fanoutd.store import StoreAway, open_store
 from fanoutd.store.schema import migrate
+from support.bench import Bench, wait_for
 from support.stores import KINDS, url
 
 GOOD = {"token": "ab…yz", "ok": True, "expires_in": 7000, "error": None}
@@ -195,3 +196,20 @@ def test_a_state_directory_without_room_is_told_of_and_not_ten_times(
     assert node.look() == []
     node.dispatcher()
     assert node.look(3) == []
+
+
+def test_a_worker_whose_outcomes_cannot_be_recorded_shows_since_when(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    try:
+        bench.campaign(500)
+        worker = bench.work()
+        wait_for(lambda: bench.accepted(), "the first message")
+        with closing(open_store(bench.config.store_url)) as other, other.transaction():  # nobody else can write now
+            late = wait_for(lambda: worker.board.late(), "late records")
+            assert list(late) == [worker.pid] and 0 <= time.monotonic() - late[worker.pid] < 20
+            rows = [{"slot": 1, "role": "worker", "pid": worker.pid}]
+            wait_for(lambda: measure.records_late(worker.board.late(), rows, 0.2).bad, "a finding")
+        wait_for(lambda: not bench.counts().pending, "the end")
+        wait_for(lambda: worker.board.late() == {}, "nothing late")
+    finally:
+        bench.close()
