@@ -41,7 +41,7 @@ def mail() -> Iterator[MailServer]:
 
 @pytest.fixture
 def database() -> Iterator[MariaDb]:
-    made = MariaDb()
+    made = MariaDb("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync")  # no wait for a busy disk
     try:
         yield made
     finally:
