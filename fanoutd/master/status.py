@@ -129,8 +129,7 @@ class Overview:
         theirs = theirs or without_dispatcher(self._crew.current.config.store_url)
         own = self.own(phase, orders)
         conditions = theirs.get("conditions") or []  # an older dispatcher, after USR2, has none
-        broken = {each["name"] for each in conditions if each["state"] == "broken"}
-        well = theirs["store"]["ok"] and not broken & {"store", "api"}
+        well = theirs["store"]["ok"] and ("api", "broken") not in {(each["name"], each["state"]) for each in conditions}
         return {
             **own, "state": "degraded" if phase == "running" and not well else own["state"],
             **{key: theirs.get(key) for key in _KEYS}, "conditions": conditions,
