@@ -253,6 +253,8 @@ def test_a_mail_servers_password_is_hidden_in_each_of_its_forms_and_its_ca_lies_
     config = loaded(mail + ACCOUNT + MESSAGE)
     assert config.mail and config.mail.relay.ssl_ca == f"{tmp_path}/ca.pem"
     assert {"p@ss", "p%40ss", "AHVzZXIAcEBzcw==", "cEBzcw=="} <= set(config.secrets())
+    assert "user" not in config.secrets()
+    assert "AKIA0123456789" in loaded(mail.replace("user:", "AKIA0123456789:") + ACCOUNT + MESSAGE).secrets()
     assert "p%40ss" not in show(config) + repr(config) and "p@ss" not in repr(config)
 
 

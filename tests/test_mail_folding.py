@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fanoutd.mail.folding import BUDGET, WINDOW, Pace, Past, Waiting, pace, plan
@@ -91,6 +91,7 @@ def test_what_was_refused_goes_when_its_time_has_come_and_holds_up_nobody_else()
     assert plan(waiting[:1], Past(), {"bad": float("inf")}, PACE, 50).mails == []
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.floats(0, 300), st.sampled_from(["", "a", "b", "c"]), st.booleans()),

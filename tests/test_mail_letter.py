@@ -10,7 +10,7 @@ from email.header import decode_header
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fanoutd.config.model import Mail
@@ -54,6 +54,7 @@ def test_a_chinese_mail_is_right_in_every_client() -> None:
     assert "请检查。" in body(message, "html") and "<img" not in body(message, "html")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=300))
 @example("ALERT: 存储 away Bcc: x\r\nBcc: evil@example.com")
 @example("=?utf-8?B?eA==?= is shown as it is")
@@ -76,6 +77,7 @@ def test_no_subject_breaks_a_header_or_gets_lost(subject: str) -> None:
     assert words == f"[fanoutd web1] {clean}".strip() or (words[-1] == "…" and len(words) == 200)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=2000))
 @example(".\r\n.\r\nQUIT\r\n")
 @example("x" * 2000)

@@ -35,7 +35,7 @@ class Rig:
         """Another process, with the configuration as it is now."""
         mail = Mail(self.server.url(), "fanoutd@example.com", tuple(self.to))
         self.outgoing = Outgoing(
-            self.spool, Letterhead("web1", mail), pace(60), Patience(2, 0.3, 2), lambda: self.now, self._wall
+            self.spool, Letterhead("web1", mail), pace(60), Patience(), lambda: self.now, self._wall
         )
         self.outgoing.open()
 
@@ -77,7 +77,10 @@ def events(count: int, of: Event = EVENT) -> list[Event]:
     return [replace(of, id=f"{of.kind or 'e'}-{n}", subject=of.subject.replace("c-0", f"c-{n}")) for n in range(count)]
 
 
-def test_a_server_that_is_down_is_tried_after_5_s_doubling_to_10_minutes_and_nothing_is_lost(rig: Rig) -> None:
+def test_a_server_that_is_down_is_tried_after_5_s_doubling_to_10_minutes_and_nothing_is_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a thousand of them take their time
     rig.server.down()
     rig.put(*events(3), *events(1000, ALERT))
     tries = rig.run(3000)
@@ -138,16 +141,25 @@ def test_a_mail_that_the_server_may_have_comes_again_as_the_same_mail(rig: Rig) 
     assert "5 events of one kind" in second.text
     rig.run(100)
     assert rig.subjects()[3:] == ["ALERT: the store is away (and 2 more)"] and rig.left() == []
+    rig.server.faults.hang_up = "late"
+    rig.put(replace(EVENT, id="e-9"))
+    rig.run(0)
+    rig.server.faults.hang_up = None
+    rig.spool.drop(["e-9"])  # by hand
+    rig.run(30)
+    assert len(rig.server.received) == 5 and rig.left() == [] and len(rig.outgoing) == 0
 
 
 @pytest.mark.parametrize("fault", ["early", "connect", "RCPT", "DATA"])
 def test_a_server_that_hangs_up_or_falls_silent_gets_it_when_it_is_well(rig: Rig, fault: str) -> None:
     rig.server.faults.hang_up = "early" if fault == "early" else None
     rig.server.faults.silent = None if fault == "early" else fault
+    rig.outgoing._patience = Patience(connect=5, answer=0.5, whole=20)
     rig.put(EVENT)
-    rig.run(6)
+    rig.run(4)
     assert not rig.server.received and len(rig.outgoing) == 1
     rig.server.faults.hang_up = rig.server.faults.silent = None
+    rig.outgoing._patience = Patience()
     rig.run(20)
     assert rig.subjects() == ["campaign c-0 done: 5 of 5"] and rig.left() == []
 

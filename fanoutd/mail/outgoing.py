@@ -96,6 +96,7 @@ class Outgoing:
     def open(self) -> None:
         """Take up what is on disk. Raises OSError."""
         self._spool.prepare()
+        self._parcels.clear()
         self.last_sent = self._spool.last_sent()
         known = {addresses.split(line)[1] for line in self._head.mail.to}
         for parcel in self._spool.parcels():
@@ -185,9 +186,11 @@ class Outgoing:
     def _again(self, opened: Session, each: _InHand) -> None:
         events = self._read(each.parcel.events)
         self._parcels.remove(each)
+        if len(events) < len(each.parcel.events):  # somebody has taken them away
+            self._done(each.parcel)
+            return
         try:
-            if events:
-                self._send(opened, each.parcel, events)
+            self._send(opened, each.parcel, events)
         except (NotSent, Unclear) as e:
             self._parcels.append(each)
             if isinstance(e, NoSession):

@@ -196,6 +196,9 @@ class _Link(smtplib.SMTP):
         sock.settimeout(self._patience.answer)
         self.local_hostname = _own_name(sock)
         with self._lock:
+            if self.late:  # the way there has taken all of the time
+                sock.close()
+                raise TimeoutError
             self._raw = os.dup(sock.fileno())
         if self._relay.security == "tls" and self.context is not None:
             return self.context.wrap_socket(sock, server_hostname=host)
