@@ -16,6 +16,7 @@ from fanoutd.config.model import (
     Audience,
     Config,
     Daemon,
+    Health,
     Mail,
     Message,
     Metrics,
@@ -86,6 +87,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
         mail=mail,
         metrics=_metrics(document, place),
+        health=Health(**_single(document, "health", place)),
         schedule=Schedule(**_single(document, "schedule", place)),
         warnings=(*effect.warnings(document), *advice(messages.values()), *mail_advice(mail),
                   *untouched(accounts.values(), messages.values())),
@@ -101,7 +103,7 @@ def for_clients(path: Path) -> Config:
     return Config(
         path=file, text=text, daemon=_daemon(document, place), workers=Workers(**_single(document, "workers", place)),
         store_url="", accounts={}, messages={}, audiences={}, windows={}, mail=None, metrics=None,
-        schedule=Schedule(**_single({}, "schedule", place)), warnings=(),
+        health=Health(**_single({}, "health", place)), schedule=Schedule(**_single({}, "schedule", place)), warnings=(),
     )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ class Answers:
         method = message["method"]
         if method == "daemon.status" and (why := self._trust.why_not_yet):
             self._say({"t": "answer", "n": message["n"], "result": self._status.without_store(why)})
+        elif method == "daemon.status" and self._status.store_trouble:
+            self._threads.promise(self._threads.statuses.submit(self._answer_at_once, message["n"]))
         elif method == "daemon.metrics":  # also while the store is away
             self._threads.promise(self._threads.metrics.submit(self._tell_metrics, message["n"]))
         elif method == "mail.test":  # needs no store, and whoever stops does not wait for it
@@ -63,6 +65,9 @@ class Answers:
             }.get(method, asks)  # fmt: skip
             came = time.monotonic() if pool is asks else math.inf
             self._threads.promise(pool.submit(self._answer, {**message, "came": came}))
+
+    def _answer_at_once(self, number: int) -> None:
+        self._say({"t": "answer", "n": number, "result": self._status.at_once()})
 
     def halted(self, number: int) -> None:
         """Every worker of this node knows that the campaign of this ask does not run."""

@@ -14,7 +14,7 @@ from fanoutd.dispatcher.plan_queue import PlanQueue
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair_orders import JOURNALS_KEPT
-from fanoutd.dispatcher.threads import Threads
+from fanoutd.dispatcher.threads import Pool, Threads
 from fanoutd.dispatcher.trust import Trust
 from fanoutd.journal import expire
 from fanoutd.store import StoreAway, again_if_busy, campaigns, rounds
@@ -24,15 +24,17 @@ log = logging.getLogger(__name__)
 
 #: Jobs that one node does for all; the others are done everywhere.
 _ONCE_FOR_ALL = ("token_check", "quota_check", "errands", "recurring")
+_HEALTH = "health_check"
 _NOT_THE_LEADER = "not the leader"
 
 
 class Jobs:
-    """``say`` speaks to the master. ``sweep`` is done at the desk."""
+    """``say`` speaks to the master. ``sweep`` is done at the desk; ``look`` is health's."""
 
     def __init__(
         self, home: Home, say: Callable[[dict[str, Any]], None], threads: Threads, trust: Trust, cluster: Cluster,
         refresher: Refresher, limits: Limits, errands: Errands, plan_queue: PlanQueue, sweep: Callable[[], None],
+        look: Callable[[], None],
     ) -> None:  # fmt: skip
         self._home, self._say, self._threads, self._trust, self._cluster = home, say, threads, trust, cluster
         self._refresher = refresher
@@ -43,13 +45,19 @@ class Jobs:
             "quota_check": lambda: limits.check(threads.db()),
             "errands": lambda: errands.work(threads.db()),
             "recurring": plan_queue.submit_recurring,
+            _HEALTH: look,
         }
+
+    def pool(self, message: dict[str, Any]) -> Pool:
+        """Where a ``job`` of the master is done."""
+        return self._threads.health if message["name"] == _HEALTH else self._threads.jobs
 
     def do(self, message: dict[str, Any]) -> None:
         """A ``job`` of the master, whom its end is told, and what went wrong."""
         error = said = None
         try:
-            self._trust.wait()
+            if message["name"] != _HEALTH:  # which tells of a store that is not there yet
+                self._trust.wait()
             if message["name"] in _ONCE_FOR_ALL and not self._cluster.leads:
                 said = _NOT_THE_LEADER
             else:

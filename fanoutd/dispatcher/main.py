@@ -21,6 +21,7 @@ from fanoutd.dispatcher.drop_box import DropBox
 from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.facts import Facts
+from fanoutd.dispatcher.health import Health
 from fanoutd.dispatcher.home import Home
 from fanoutd.dispatcher.jobs import Jobs
 from fanoutd.dispatcher.limits import Limits
@@ -44,7 +45,7 @@ from fanoutd.dispatcher.templates import Templates
 from fanoutd.dispatcher.threads import Threads, each_by_itself
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.dispatcher.trust import Trust
-from fanoutd.figures_file import Meter, folder_of
+from fanoutd.figures_file import Meter, folder_of, read_all
 from fanoutd.log import follow as follow_log
 from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
@@ -104,7 +105,11 @@ class Dispatcher:
             cluster.each_beat(each_beat)
         # What the master asks and orders.
         self._durability = Durability(state_dir, config.store_url)
-        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing)
+        health = Health(
+            config, node, self._facts, child.board, spool, trust, cluster, refresher,
+            lambda: read_all(folder_of(state_dir)), self._postman.tell if config.mail else None,
+        )  # fmt: skip
+        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing, health)
         subscribers = Subscribers(config, refresher, cluster.hold)
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared, meter.ended)
@@ -114,7 +119,9 @@ class Dispatcher:
         self._answers = Answers(
             say, threads, trust, status, questions, orders, ordering, obeyed, metering.text, self._postman
         )  # fmt: skip
-        self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep)
+        self._jobs = Jobs(
+            home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep, health.look
+        )  # fmt: skip
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
@@ -168,7 +175,7 @@ class Dispatcher:
         elif kind == "spool":
             self._threads.desk.submit(self._plan_queue.take_in, message["campaign"])
         elif kind == "job":
-            self._threads.promise(self._threads.jobs.submit(self._jobs.do, message))
+            self._threads.promise(self._jobs.pool(message).submit(self._jobs.do, message))
         elif kind == "dead":
             self._threads.desk.submit(self._recover)
             self._threads.metrics.submit(self._count_restarts)
@@ -210,7 +217,7 @@ class Dispatcher:
         self._announcer.announce(db)
         self._receipts.settle(db)
         self._durability.look(db)
-        self._threads.store_trouble = None
+        self._threads.store_trouble.back()
 
     def _recover(self) -> None:
         recover(self._db(), self._home.journals, self._node, self._at_any_risk, self._meter.ended)

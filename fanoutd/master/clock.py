@@ -108,7 +108,8 @@ _QUOTA_CHECK = 600.0
 def intervals_of(schedule: Schedule) -> dict[str, float]:
     """The jobs that there are: name -> seconds between two runs."""
     return {
-        "token_check": schedule.token_check, "spool_sweep": _SPOOL_SWEEP, "rescue_sweep": _RESCUE_SWEEP,
+        "health_check": schedule.health_check, "token_check": schedule.token_check,
+        "spool_sweep": _SPOOL_SWEEP, "rescue_sweep": _RESCUE_SWEEP,
         "quota_check": _QUOTA_CHECK, "errands": _ERRANDS, "recurring": _RECURRING,
     }  # fmt: skip
 

@@ -380,6 +380,7 @@ class Worker:
         self._child.board.write(
             self._child.row, campaign=campaign, sent=f.sent, failed=f.failed, rate=f.rate, heartbeat=time.monotonic()
         )
+        self._child.board.unrecorded(self._child.row, self._recorder.late_since if self._recorder else 0.0)
 
     # ---- the wire
 

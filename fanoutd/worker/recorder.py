@@ -245,6 +245,7 @@ class Recorder:
         self._ending = False
         self._holds: list[Hold] = []
         self.shares: dict[str, float] = {}  # of campaigns in hand: which part has ended, for the eye only
+        self.late_since = 0.0  # since when there are outcomes that the store does not have; 0: none. CLOCK_MONOTONIC
         self._looked = 0.0
         self._rate = 0.0  # outcomes a second
         self._took = 0.0  # seconds that a transaction takes, as of late
@@ -377,7 +378,9 @@ class Recorder:
             return
         work.calls = Counter(self._calls.popleft() for _ in range(len(self._calls)))
         self._round += 1
+        self.late_since = time.monotonic() if work.results else 0.0
         self._patiently(lambda: self._write(db, work))
+        self.late_since = 0.0
         self._tally(work)
         if work.results:
             failpoint.reach("after_record")
