@@ -197,7 +197,7 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
 def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
-        "[mail]", "[metrics]", "[schedule] health_check", "[schedule] digest",
+        "[mail]", "[schedule] health_check", "[schedule] digest",
     ]
     assert "[mail]: accepted, no effect in this version yet" in loaded(FULL).warnings
 

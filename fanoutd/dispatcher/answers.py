@@ -35,10 +35,11 @@ class Answers:
     def __init__(
         self, say: Callable[[dict[str, Any]], None], threads: Threads, trust: Trust, status: Status,
         questions: Questions, orders: Orders, ordering: threading.Lock,
-        obeyed: Callable[[Database, str], None] | None,
+        obeyed: Callable[[Database, str], None] | None, metrics: Callable[[], str],
     ) -> None:  # fmt: skip
         self._say, self._threads, self._trust, self._status = say, threads, trust, status
         self._questions, self._orders, self._ordering, self._obeyed = questions, orders, ordering, obeyed
+        self._metrics = metrics
         self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
 
     def ask(self, message: dict[str, Any]) -> None:
@@ -46,6 +47,8 @@ class Answers:
         method = message["method"]
         if method == "daemon.status" and (why := self._trust.why_not_yet):
             self._say({"t": "answer", "n": message["n"], "result": self._status.without_store(why)})
+        elif method == "daemon.metrics":  # also while the store is away
+            self._threads.promise(self._threads.metrics.submit(self._tell_metrics, message["n"]))
         elif method == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._threads.syncs.submit(self._answer, message)
         else:
@@ -61,6 +64,15 @@ class Answers:
             self._threads.promise(self._threads.obeying.submit(self._answer_obeyed, self._obeyed, answer))
         elif answer is not None:
             self._say(answer)
+
+    def _tell_metrics(self, number: int) -> None:
+        answer: dict[str, Any] = {"t": "answer", "n": number}
+        try:
+            answer["result"] = self._metrics()
+        except Exception:
+            log.exception("metrics cannot be made")
+            answer["error"] = _internal_error()
+        self._say(answer)
 
     def _answer(self, message: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
@@ -82,7 +94,7 @@ class Answers:
                 answer["error"] = {"code": -32005, "message": f"{e}; try again", "data": None}
         except Exception:
             log.exception("%s failed", message["method"])
-            answer["error"] = {"code": -32603, "message": "internal error; the daemon's log says more", "data": None}
+            answer["error"] = _internal_error()
         self._say(answer)
 
     def _result(self, method: str, params: dict[str, Any]) -> Any:
@@ -102,3 +114,7 @@ class Answers:
             obeyed(self._threads.db(), answer["result"]["campaign"])
         finally:
             self._say(answer)
+
+
+def _internal_error() -> dict[str, Any]:
+    return {"code": -32603, "message": "internal error; the daemon's log says more", "data": None}

@@ -7,11 +7,13 @@ by ``answers`` when every worker of this node has obeyed too.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from fanoutd.dispatcher.queries import RpcError
-from fanoutd.outcome import State
+from fanoutd.figures import Count, uncounted
+from fanoutd.outcome import Ended, State
 from fanoutd.store import Database, campaigns, history
 from fanoutd.store.campaigns import DISTRUSTED, FINAL, Campaign
 from fanoutd.store.corrections import StillHeld, reopen, resolve
@@ -107,15 +109,18 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool, by: By 
 
 
 def settle(
-    db: Database, campaign: Campaign, word: str | None, openids: list[str] | None, by: By = OURSELVES
-) -> str:
+    db: Database, campaign: Campaign, word: str | None, openids: list[str] | None, by: By = OURSELVES,
+    count: Count = uncounted,
+) -> str:  # fmt: skip
     """Take the operator's word, ``sent`` or ``failed``, for unknown people; all of them, or these."""
+    ended: Ended = Counter()
     if word not in ("sent", "failed"):
         raise RpcError(INVALID, 'as must be "sent" or "failed"', "as")
     with db.transaction():
-        count = resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids)
-        if count:
-            history.note(db, campaign.id, "resolved", by, f"{history.people(count)} as {word}")
+        people = resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids, ended)
+        if people:
+            history.note(db, campaign.id, "resolved", by, f"{history.people(people)} as {word}")
+    count(campaign.account, ended)
     with db.transaction():
         campaigns.finish(db, campaign.id)
     found = campaigns.get(db, campaign.id)

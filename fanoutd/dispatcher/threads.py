@@ -36,6 +36,8 @@ class Threads:
         self.forecasts = Pool(self, 1, "forecast")  # a million people are not counted at once
         self.jobs = Pool(self, 3, "job")
         self.tokens = Pool(self, 2, "token")  # each may wait for WeChat
+        self.metrics = Pool(self, 1, "metric")
+        self.looks = Pool(self, 1, "look")  # at the store, which may be away, for those who do not wait for it
         self.syncs = Pool(self, 1, "sync")
 
     def db(self) -> Database:
