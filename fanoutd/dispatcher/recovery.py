@@ -100,8 +100,7 @@ def settle(
     count: Count = uncounted,
 ) -> int | None:  # fmt: skip
     """One shard: what its people came to, then free for the next worker; unless another node was faster, or the lease
-    did not end so many milliseconds ago. How many are unknown by it; None when nothing was
-    done."""
+    did not end so many milliseconds ago. How many are unknown by it; None when nothing was done."""
     results: list[Result] = []
     ended: Ended = Counter()
     with db.transaction():
