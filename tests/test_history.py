@@ -77,8 +77,8 @@ def test_each_order_is_written_down_with_who_gave_it_and_one_that_changed_nothin
     commands.retry(db, row, failed=True, unknown=False, by=ANN)
     commands.pause(db, row, ANN)
     commands.retry(db, row, failed=True, unknown=False, by=ANN)  # nobody is left to be retried
-    commands.settle(db, row, "sent", ["oSTRANGER"], ANN)
-    commands.settle(db, row, "sent", None, ANN)
+    commands.settle(db, row, "sent", ["oSTRANGER"], by=ANN)
+    commands.settle(db, row, "sent", None, by=ANN)
     commands.cancel(db, row, ANN)
     commands.cancel(db, row, ANN)
     for order in (commands.pause, commands.resume):  # refused

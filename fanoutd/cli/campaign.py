@@ -9,6 +9,7 @@ from fanoutd.cli.export import export
 from fanoutd.cli.listing import list_
 from fanoutd.cli.orders import ORDERS
 from fanoutd.cli.recurring import recurring
+from fanoutd.cli.report import report
 from fanoutd.cli.send import judge, see_through
 from fanoutd.cli.showing import show
 
@@ -18,7 +19,7 @@ def campaign() -> None:
     """List campaigns, show one, export its people, pause it and let it go on."""
 
 
-for _each in (list_, show, export, *ORDERS, recurring):
+for _each in (list_, show, export, *ORDERS, recurring, report):
     campaign.add_command(_each)
 
 

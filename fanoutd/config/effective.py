@@ -39,7 +39,7 @@ def _tables(config: Config) -> Iterator[tuple[str, Table]]:
     }
     if config.mail:
         mail = config.mail
-        yield "mail", {"smtp": masked(mail.smtp), "from": mail.sender, "to": mail.to}
+        yield "mail", {"smtp": masked(mail.smtp), "from": mail.sender, "to": mail.to, "reports": mail.reports}
     if config.metrics:
         host = config.metrics.host
         host = f"[{host}]" if ":" in host else host

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.config import effect, fields, kinds, secret
-from fanoutd.config.advice import advice
+from fanoutd.config.advice import advice, mail_advice
 from fanoutd.config.fields import NAMED, SINGLE, Place, named, read
 from fanoutd.config.model import (
     Account,
@@ -73,6 +73,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
     daemon = _daemon(document, place)
     accounts = _accounts(document, environ, place)
     messages = _messages(document, place)
+    mail = _mail(document, place)
     return Config(
         path=file,
         text=text,
@@ -83,10 +84,10 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         messages=messages,
         audiences=_audiences(document, messages, place),
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
-        mail=_mail(document, place),
+        mail=mail,
         metrics=_metrics(document, place),
         schedule=Schedule(**_single(document, "schedule", place)),
-        warnings=(*effect.warnings(document), *advice(messages.values()),
+        warnings=(*effect.warnings(document), *advice(messages.values()), *mail_advice(mail),
                   *untouched(accounts.values(), messages.values())),
     )
 
@@ -215,7 +216,7 @@ def _mail(document: Mapping[str, Any], place: Place) -> Mail | None:
     values = _single(document, "mail", place)
     if not values["to"]:
         raise place.sub("mail").error("to", 'wants at least one address, like ["ops@example.com"]')
-    return Mail(smtp=values["smtp"], sender=values["from"], to=values["to"])
+    return Mail(smtp=values["smtp"], sender=values["from"], to=values["to"], reports=values["reports"])
 
 
 def _metrics(document: Mapping[str, Any], place: Place) -> Metrics | None:

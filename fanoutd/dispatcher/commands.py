@@ -109,17 +109,17 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool, by: By 
 
 
 def settle(
-    db: Database, campaign: Campaign, word: str | None, openids: list[str] | None, by: By = OURSELVES,
-    count: Count = uncounted,
-) -> str:  # fmt: skip
+    db: Database, campaign: Campaign, word: str | None, openids: list[str] | None, count: Count = uncounted,
+    by: By = OURSELVES,
+) -> str:
     """Take the operator's word, ``sent`` or ``failed``, for unknown people; all of them, or these."""
     ended: Ended = Counter()
     if word not in ("sent", "failed"):
         raise RpcError(INVALID, 'as must be "sent" or "failed"', "as")
     with db.transaction():
-        people = resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids, ended)
-        if people:
-            history.note(db, campaign.id, "resolved", by, f"{history.people(people)} as {word}")
+        settled = resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids, ended)
+        if settled:
+            history.note(db, campaign.id, "resolved", by, f"{history.people(settled)} as {word}")
     count(campaign.account, ended)
     with db.transaction():
         campaigns.finish(db, campaign.id)

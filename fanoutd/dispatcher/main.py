@@ -14,6 +14,7 @@ from fanoutd.config import sqlite_path
 from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.answers import Answers
+from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.channel import Channel
 from fanoutd.dispatcher.cluster import Cluster
 from fanoutd.dispatcher.durability import Durability
@@ -31,6 +32,7 @@ from fanoutd.dispatcher.questions import Questions
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
+from fanoutd.dispatcher.refusals import Refusals
 from fanoutd.dispatcher.repair_orders import RepairOrders
 from fanoutd.dispatcher.restarts import Restarts
 from fanoutd.dispatcher.scrape import Scrape
@@ -43,6 +45,7 @@ from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.dispatcher.trust import Trust
 from fanoutd.figures_file import Meter, folder_of
 from fanoutd.log import follow as follow_log
+from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
 from fanoutd.store import campaigns, history
@@ -69,6 +72,8 @@ class Dispatcher:
         self._channel = Channel(child.sock)
         self._say = say = self._channel.say
         self._facts = Facts(say)
+        self._postman = Postman(config, node)
+        self._refusals = Refusals(self._postman.tell)
         self._threads = threads = Threads(config.store_url)
         self._db = threads.db
         self._announcer = announcer = Announcer(home.journals, say)
@@ -90,19 +95,22 @@ class Dispatcher:
         means = Means(say, announcer.wake, plan_queue.look_at, ordering)
         self._shared = shared = SharedWork(node, state_dir, spool, means)
         self._receipts = Receipts(meter.ended)
-        errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads)
+        mails = CampaignMails(config, self._postman.tell)
+        errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads, mails)
         for each_beat in (parts.beat, refresher.follow, errands.each_beat, shared.beat):
             cluster.each_beat(each_beat)
         # What the master asks and orders.
         self._durability = Durability(state_dir, config.store_url)
-        status = Status(config, threads, cluster, refresher, limits, self._durability)
+        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing)
         subscribers = Subscribers(config, refresher, cluster.hold)
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared, meter.ended)
         obeyed = shared.until_obeyed if sqlite_path(config.store_url) is None else None
         self._restarts = restarts = Restarts(state_dir / "restarts")
         self._metering = metering = Metering(config, self._facts, threads, trust, status, limits, restarts)
-        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, metering.text)
+        self._answers = Answers(
+            say, threads, trust, status, questions, orders, ordering, obeyed, metering.text, self._postman
+        )  # fmt: skip
         self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep)
 
     def run(self) -> int:
@@ -118,11 +126,15 @@ class Dispatcher:
             if messages is None or any(m["t"] == "quit" for m in messages):
                 return 0
             if stops := [m for m in messages if m["t"] == "stop"]:
+                began = time.monotonic()
+                self._refusals.leave(messages)
+                self._postman.leave()
                 self._threads.promise(self._threads.desk.submit(self._trust.leave))
                 self._threads.keep_promises(_LAST_WORDS)
                 if any(m.get("last") for m in stops):
                     wait([self._threads.jobs.submit_with_db(self._parts.leave)], _LAST_WORDS)
                     self._cluster.leave(_LAST_WORDS)
+                self._postman.join(max(0.0, _LAST_WORDS - (time.monotonic() - began)))
                 return 0
             self._beat()
             for message in messages:
@@ -136,11 +148,14 @@ class Dispatcher:
     def _obey(self, message: dict[str, Any]) -> None:
         kind = message["t"]
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
+            self._postman.start()
             self._threads.desk.submit(self._start)
             if self._config.metrics:
                 Scrape(self._config.metrics, self._metering.text).start()
         elif kind == "facts":
             self._facts.told(message)
+        elif kind == "refusals":
+            self._refusals.take(message)
         elif kind == "logs":
             follow_log(message)
         elif kind == "ask":

@@ -63,7 +63,7 @@ class Orders:
         if method == "campaign.cancel":
             return commands.cancel(db, campaign, by)
         if method == "campaign.resolve":
-            return commands.settle(db, campaign, params["as"], params["openids"], by, self._count)
+            return commands.settle(db, campaign, params["as"], params["openids"], self._count, by)
         self._say({"t": "unhalt", "campaign": campaign.id})  # before the store says that it runs
         forget(self._home.state_dir, campaign.id)
         # Its message may be configured again since it came in.

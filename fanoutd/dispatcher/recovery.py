@@ -98,7 +98,7 @@ def take_over(db: Database, node: str, count: Count = uncounted) -> int:
 def settle(
     db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk, ended_before: int | None = None,
     count: Count = uncounted,
-) -> int | None:  # fmt: skip
+) -> int | None:
     """One shard: what its people came to, then free for the next worker; unless another node was faster, or the lease
     did not end so many milliseconds ago. How many are unknown by it; None when nothing was done."""
     results: list[Result] = []

@@ -39,6 +39,7 @@ class Threads:
         self.metrics = Pool(self, 1, "metric")
         self.looks = Pool(self, 1, "look")  # at the store, which may be away, for those who do not wait for it
         self.syncs = Pool(self, 1, "sync")
+        self.mails = Pool(self, 2, "mail-test")
 
     def db(self) -> Database:
         """The calling thread's connection. Raises StoreAway."""

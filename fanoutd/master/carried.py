@@ -197,6 +197,7 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.repair": _get,
     "campaign.retry": _retry,
     "campaign.resolve": _resolve,
+    "campaign.report": _get,
     "delivery.explain": _explain,
     "subscriber.event": _event,
     "token.get": _token,
@@ -212,6 +213,7 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "daemon.metrics": _nothing,
     "recurring.list": _nothing,
     "recurring.remove": _recurring,
+    "mail.test": _nothing,
 }
 
 #: Those that change what becomes of a campaign: who gave them goes along, as ``by`` {uid, pid}.
@@ -229,4 +231,4 @@ ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
 ANSWERED_BY_WECHAT = ("token.refresh",)
 
 #: Those that take long: seconds until a client is told that they are not done yet. They go on all the same.
-LONG: Mapping[str, float] = {"subscriber.sync": 600.0}
+LONG: Mapping[str, float] = {"subscriber.sync": 600.0, "mail.test": 60.0, "campaign.report": 60.0}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fanoutd.store import history, outbox
+from fanoutd.store import history, notices, outbox
 from fanoutd.store.database import Database, Row, holes
 
 FINAL = ("done", "cancelled", "failed")
@@ -120,6 +120,8 @@ def insert(db: Database, campaign: Campaign) -> bool:
         c.send_at, c.started_at, c.finished_at, int(c.planned), c.node, c.origin,
         json.dumps(c.definition, ensure_ascii=False),
     )  # fmt: skip
+    if c.state == "paused":
+        notices.paused(db, c.id, c.cause, c.reason)
     return True
 
 
@@ -220,6 +222,8 @@ def move(db: Database, campaign: str, old: str, new: str, noted: bool = False, *
     )  # fmt: skip
     if changed > 0 and new in FINAL:
         _ended(db, campaign)
+    if changed > 0 and new == "paused":
+        notices.paused(db, campaign, columns.get("cause"), columns.get("reason"))
     if changed > 0 and not noted and (action := _action(old, new)):
         history.note(db, campaign, action, detail=columns.get("reason"))
     return changed > 0
@@ -252,6 +256,7 @@ def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
 def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
     """Pause whatever of the account runs. In a transaction."""
     assert ("running", "paused") in MOVES
+    notices.account_pauses(db, account, cause, reason)
     history.note_account(db, account, "running", "paused", reason)
     db.execute(
         "UPDATE fanout_campaign SET state = 'paused', cause = %s, reason = %s "
@@ -263,6 +268,7 @@ def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
 def _ended(db: Database, campaign: str) -> None:
     """What follows from it is due from the moment at which it is so."""
     outbox.add(db, "on_finish", {"campaign": campaign})
+    notices.ended(db, campaign)
 
 
 def explain(db: Database, account: str, cause: str | None, reason: str | None) -> None:

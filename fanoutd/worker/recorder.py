@@ -734,6 +734,10 @@ class Recorder:
         os.eventfd_write(self.wake_fd, 1)
 
 
+def _add(ended: dict[str, Ended], account: str, more: Ended) -> None:
+    ended.setdefault(account, Counter()).update(more)
+
+
 def _opened(url: str) -> Database:
     """Raises StoreAway also while a worker of a new program is ahead of its dispatcher, which brings the tables."""
     db = open_store(url)
@@ -741,7 +745,3 @@ def _opened(url: str) -> Database:
         db.close()
         raise StoreAway(f"store {db.place}: its tables are not of this version yet")
     return db
-
-
-def _add(ended: dict[str, Ended], account: str, more: Ended) -> None:
-    ended.setdefault(account, Counter()).update(more)
