@@ -159,3 +159,14 @@ def test_an_export_outlives_the_daemons_restart_and_a_file_is_whole_or_not_there
         assert not [each for each in tmp_path.iterdir() if each.name.startswith(".") or each.name == "none"]
     finally:
         d.close()
+
+
+def test_on_a_terminal_it_shows_how_far_it_is_and_wipes_that_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "_SHOWN", 0.0)
+    for terminal, shown in (True, "\r\x1b[K1,000 of 2,500 people\r\x1b[K2,500 of 2,500 people\r\x1b[K"), (False, ""):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        with export._progress(2500) as count:
+            assert (count(1000), count(1500)) == (1000, 2500)
+        assert capsys.readouterr() == ("", shown)

@@ -121,6 +121,7 @@ def test_a_receipt_adds_up_says_why_and_what_to_do_and_who_did_it() -> None:
     assert "submitted 2026-01-02 15:04:05 CST" in paper
     assert "finished  2026-01-02 15:08:05 CST, after 4 min 00 s, 6.3 people a second" in paper
     assert "4  43004 · does not follow the account" in paper and "→ see whether the template is still" in paper
+    assert "`fanoutd campaign export c-1 --state pending`" in paper
     assert "1  no errcode: by an operator's word or a receipt" in paper
     assert "15:04:05 CST  submitted by www-data (uid 33, pid 812) on n1" in paper
     assert "planned on n1: 2,501 people" in paper and "None" not in paper

@@ -115,7 +115,7 @@ def _errors(campaign: dict[str, Any]) -> Iterator[Line]:
     yield "  why they failed", "dim"
     for code, count in errors[:_TOP]:
         yield f"  {count:>8,}  {code} · {describe(code)}", ""
-        if remedy := meaning(code).remedy:
+        if remedy := meaning(code).remedy.replace(" ID ", f" {word(campaign['id'])} "):
             yield f"            → {remedy}", "dim"
     if rest := sum(count for _, count in errors[_TOP:]):
         yield f"  {rest:>8,}  {len(errors) - _TOP} other errcodes", ""
