@@ -27,6 +27,8 @@ PLACES = {
     "before_record": "as many R as the interval brought, none of it in the store",
     "after_record": "recorded; the campaign may not know that it is over",
     "mid_recovery": "some of a dead worker's people are settled",
+    "mid_retention": "the campaign is gone from the store, some of its people are still in it",
+    "mid_digest": "the digest is among the mails to be sent; the store does not know that it is",
     "after_recovery": "all of them are settled, the journal is still there",
 }
 

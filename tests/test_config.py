@@ -197,7 +197,7 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
 def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
-        "[mail]", "[metrics]", "[schedule] health_check", "[schedule] digest",
+        "[mail]", "[metrics]", "[schedule] health_check",
     ]
     assert "[mail]: accepted, no effect in this version yet" in loaded(FULL).warnings
 
@@ -265,6 +265,9 @@ CUSTOM = 'custom.msgtype = "text"\ncustom.text.content = "x"\n'
         ('[store]\nurl = "mysql://u@db.example/x?ssl_verify_name=off"', "[store] url: says something of the server's"),
         ('[store]\nurl = "mysql://u:top/secret@db.example/x"', "[store] url: wants sqlite:///path"),
         ('[schedule]\ndigest = "daily"', "[schedule] digest: wants five crontab fields"),
+        ('[schedule]\ndigest = "0 24 * * *"', "[schedule] digest: "),
+        ('[schedule]\nsync = "0 4 31 2 *"', "never comes"),
+        ('[schedule]\ntimezone = "Asia"', "[schedule] timezone: no time zone"),
         ('[metrics]\nlisten = "9464"', "[metrics] listen: wants an address"),
         ("[metrics]", "[metrics] listen: is missing"),
         ('[mail]\nfrom = "a"\nto = ["b"]', "[mail] smtp: is missing"),

@@ -18,7 +18,6 @@ NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
     "mail": _always,
     "metrics": _always,
     "schedule.health_check": _always,
-    "schedule.digest": _always,
 }
 
 

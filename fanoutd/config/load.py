@@ -71,19 +71,20 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
             raise place.unknown(name, [*SINGLE, *NAMED], "table")
     daemon = _daemon(document, place)
     messages = _messages(document, place)
+    accounts = _accounts(document, environ, place)
     return Config(
         path=file,
         text=text,
         daemon=daemon,
         workers=Workers(**_single(document, "workers", place)),
         store_url=_store_url(document, daemon, place),
-        accounts=_accounts(document, environ, place),
+        accounts=accounts,
         messages=messages,
         audiences=_audiences(document, messages, place),
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
         mail=_mail(document, place),
         metrics=_metrics(document, place),
-        schedule=Schedule(**_single(document, "schedule", place)),
+        schedule=_schedule(document, accounts, place),
         warnings=(*effect.warnings(document), *advice(messages.values())),
     )
 
@@ -191,6 +192,12 @@ def _audiences(
             others = ", ".join(sorted(audiences.keys() - {name})) or "none"
             raise below.sub(name).error("exclude", f"wants the name of another audience; there is: {others}")
     return audiences
+
+
+def _schedule(document: Mapping[str, Any], accounts: Mapping[str, Account], place: Place) -> Schedule:
+    values = _single(document, "schedule", place)
+    first = next(iter(accounts.values()))
+    return Schedule(**{**values, "timezone": values["timezone"] or first.timezone})
 
 
 def _mail(document: Mapping[str, Any], place: Place) -> Mail | None:

@@ -15,7 +15,9 @@ from fanoutd.dispatcher.alarms import Alarms
 from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.answers import Answers
 from fanoutd.dispatcher.channel import Channel
+from fanoutd.dispatcher.chores import Chores
 from fanoutd.dispatcher.cluster import Cluster
+from fanoutd.dispatcher.digest import Digests
 from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.facts import Facts
@@ -31,6 +33,8 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair_orders import RepairOrders
+from fanoutd.dispatcher.retention import Retention
+from fanoutd.dispatcher.scheduled_sync import ScheduledSync
 from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.status import Status
 from fanoutd.dispatcher.subscribers import Subscribers
@@ -95,7 +99,13 @@ class Dispatcher:
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared)
         obeyed = shared.until_obeyed if sqlite_path(config.store_url) is None else None
         self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed)
-        self._jobs = Jobs(home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep)
+        old = Retention(config.schedule.retention, threads.db, lambda: cluster.leads)
+        digests = Digests(config, node, threads.db, status.of, self._facts.ask, old.kept, self._postman.tell)
+        sync = ScheduledSync(config, threads, subscribers.sync)
+        chores = Chores(config, node, threads.db, say, {"digest": digests.send, "sync": sync.work})
+        self._jobs = Jobs(
+            home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep, chores, old
+        )
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
@@ -129,6 +139,7 @@ class Dispatcher:
         kind = message["t"]
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
             self._threads.desk.submit(self._start)
+            self._threads.upkeep.submit(self._jobs.look_for_missed)
         elif kind == "facts":
             self._facts.told(message)
         elif kind == "logs":
@@ -140,7 +151,7 @@ class Dispatcher:
         elif kind == "spool":
             self._threads.desk.submit(self._plan_queue.take_in, message["campaign"])
         elif kind == "job":
-            self._threads.promise(self._threads.jobs.submit(self._jobs.do, message))
+            self._threads.promise(self._jobs.pool(message).submit(self._jobs.do, message))
         elif kind == "dead":
             self._threads.desk.submit(self._recover)
         elif kind == "token_refused":

@@ -35,6 +35,7 @@ class Threads:
         self.obeying = Pool(self, 8, "obey")  # each waits for other nodes, and does nothing else
         self.forecasts = Pool(self, 1, "forecast")  # a million people are not counted at once
         self.jobs = Pool(self, 3, "job")
+        self.upkeep = Pool(self, 3, "upkeep")  # each may take minutes
         self.tokens = Pool(self, 2, "token")  # each may wait for WeChat
         self.syncs = Pool(self, 1, "sync")
 
