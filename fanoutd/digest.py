@@ -143,8 +143,8 @@ def _decisions(d: Digest) -> Lines:
     if d.overdue:
         lines.append(("", f"{_number(d.overdue, 'campaign')} older than retention: kept until these are decided."))
     lines.append(("", (
-        "Were they sent? `fanoutd campaign resolve --sent ID` or `--failed ID` takes your word; `fanoutd campaign retry "
-        "--unknown ID` sends again, and may reach somebody twice."
+        "Were they sent? `fanoutd campaign resolve --sent ID` or `--failed ID` takes your word; "
+        "`fanoutd campaign retry --unknown ID` sends again, and may reach somebody twice."
     )))  # fmt: skip
     return lines
 
@@ -220,7 +220,8 @@ def _unknown(found: Sequence[Campaign]) -> int:
 
 
 def _outcome(counts: Counter[str]) -> str:
-    sent = [f"{n:,} sent by {state.removeprefix(_SENT)}" for state, n in counts.items() if n and state.startswith(_SENT)]
+    reached = {state.removeprefix(_SENT): n for state, n in counts.items() if n and state.startswith(_SENT)}
+    sent = [f"{n:,} sent by {channel}" for channel, n in reached.items()]
     other = [f"{counts[state]:,} {words}" for state, words in _WORDS.items() if counts[state]]
     return ", ".join(sent + other) or "nobody"
 

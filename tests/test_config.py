@@ -197,9 +197,9 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
 def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     tables = [line.split(":")[0] for line in loaded(FULL).warnings]
     assert tables == [
-        "[mail]", "[metrics]", "[schedule] health_check",
+        "[metrics]", "[schedule] health_check",
     ]
-    assert "[mail]: accepted, no effect in this version yet" in loaded(FULL).warnings
+    assert "[metrics]: accepted, no effect in this version yet" in loaded(FULL).warnings
 
 
 def test_no_row_of_the_table_of_warnings_is_about_a_key_that_does_not_exist() -> None:
@@ -272,7 +272,7 @@ CUSTOM = 'custom.msgtype = "text"\ncustom.text.content = "x"\n'
         ("[metrics]", "[metrics] listen: is missing"),
         ('[mail]\nfrom = "a"\nto = ["b"]', "[mail] smtp: is missing"),
         ('[mail]\nsmtp = "http://x"\nfrom = "a"\nto = ["b"]', "[mail] smtp: wants smtp://"),
-        ('[mail]\nsmtp = "smtp://x"\nfrom = "a"\nto = []', "[mail] to: wants at least one address"),
+        ('[mail]\nsmtp = "smtp://x"\nfrom = "a@b"\nto = []', "[mail] to: wants at least one address"),
         ('[audience.x]\nquery = "SELECT 1"\nsource = "subscribers"', "[audience.x] query: wants either"),
         ('[audience.x]\ndatabase = "sqlite:///x"', "[audience.x] query: wants either"),
         ('[audience.x]\nsource = "subscribers"\nexclude = "x"', "[audience.x] exclude: wants the name of another"),

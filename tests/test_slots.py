@@ -10,10 +10,10 @@ from apscheduler.executors.base import BaseExecutor
 
 from fanoutd.master.asks import Asks
 from fanoutd.master.clock import Clock
-from fanoutd.master.timing import Every
 from fanoutd.master.first import FirstGeneration
 from fanoutd.master.rpc import RpcError
 from fanoutd.master.slots import Boots, Event, Pardons, Slot, State, backoff, wake
+from fanoutd.master.timing import Every
 from fanoutd.master.watches import Watches
 
 # ---- slots

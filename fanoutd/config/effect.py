@@ -15,7 +15,6 @@ def _always(_value: object) -> bool:
 
 #: table.key, ``*`` for any name -> whether this value is one without effect.
 NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
-    "mail": _always,
     "metrics": _always,
     "schedule.health_check": _always,
 }

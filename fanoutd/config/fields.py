@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fanoutd.config import mysql_url
+from fanoutd.config import addresses, mysql_url, smtp_url
 from fanoutd.config import values as v
 from fanoutd.errors import BadConfig
 
@@ -111,9 +111,9 @@ WINDOWS: Fields = {
     "pay": Field(v.window, (0, 48 * 3600.0)),
 }
 MAIL: Fields = {
-    "smtp": Field(v.smtp_url),
-    "from": Field(v.word),
-    "to": Field(v.words),
+    "smtp": Field(smtp_url.smtp_url),
+    "from": Field(addresses.address),
+    "to": Field(addresses.addresses),
 }
 METRICS: Fields = {
     "listen": Field(v.listen),
@@ -196,8 +196,10 @@ def read(raw: object, fields: Fields, place: Place) -> dict[str, Any]:
     return {key: _value(given, key, field, place) for key, field in fields.items()}
 
 
-#: Kinds of value that may name files, inside a URL.
-_DATABASES = (v.database_url, v.store_url)
+#: Kinds of value that may name files, inside a URL: how such a path is made whole.
+_BELOW: Mapping[v.Parser, Callable[[str, Path], str]] = {
+    v.database_url: mysql_url.below, v.store_url: mysql_url.below, smtp_url.smtp_url: smtp_url.below,
+}  # fmt: skip
 
 
 def _value(given: Mapping[str, Any], key: str, field: Field, place: Place) -> Any:
@@ -207,6 +209,7 @@ def _value(given: Mapping[str, Any], key: str, field: Field, place: Place) -> An
         return field.default
     try:
         value = field.parse(given[key])
-        return mysql_url.below(value, place.file.parent) if field.parse in _DATABASES else value
+        below = _BELOW.get(field.parse)
+        return below(value, place.file.parent) if below else value
     except ValueError as e:
         raise place.error(key, e) from None

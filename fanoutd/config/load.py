@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.config import effect, fields, kinds, secret
-from fanoutd.config.advice import advice
+from fanoutd.config.advice import advice, mail_advice
 from fanoutd.config.fields import NAMED, SINGLE, Place, named, read
 from fanoutd.config.model import (
     Account,
@@ -72,6 +72,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
     daemon = _daemon(document, place)
     messages = _messages(document, place)
     accounts = _accounts(document, environ, place)
+    mail = _mail(document, place)
     return Config(
         path=file,
         text=text,
@@ -82,10 +83,10 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         messages=messages,
         audiences=_audiences(document, messages, place),
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
-        mail=_mail(document, place),
+        mail=mail,
         metrics=_metrics(document, place),
         schedule=_schedule(document, accounts, place),
-        warnings=(*effect.warnings(document), *advice(messages.values())),
+        warnings=(*effect.warnings(document), *advice(messages.values()), *mail_advice(mail)),
     )
 
 

@@ -6,11 +6,14 @@ every repr.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
+from urllib.parse import quote
 
+from fanoutd.config import smtp_url
 from fanoutd.errors import BadInput
 
 T = TypeVar("T")
@@ -149,6 +152,20 @@ class Mail:
     sender: str
     to: tuple[str, ...]
 
+    @property
+    def relay(self) -> smtp_url.Relay:
+        """Where it is handed in."""
+        return smtp_url.parse(self.smtp)
+
+    def secrets(self) -> tuple[str, ...]:
+        """The password, as it is, as it stands in the URL, and as it goes over the wire together with the user."""
+        relay = self.relay
+        if relay.user is None:
+            return ()
+        plain = f"\0{relay.user}\0{relay.password}"
+        wire = (base64.b64encode(each.encode()).decode() for each in (plain, relay.password))
+        return tuple(dict.fromkeys((relay.password, quote(relay.password, safe=""), *wire)))
+
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
@@ -195,7 +212,8 @@ class Config:
 
     def secrets(self) -> tuple[str, ...]:
         """What must never be seen in a log."""
-        return tuple(account.app_secret for account in self.accounts.values() if account.app_secret)
+        known = [account.app_secret for account in self.accounts.values() if account.app_secret]
+        return (*known, *(self.mail.secrets() if self.mail else ()))
 
     @overload
     def pick(self, kind: Literal["account"], name: str | None) -> Account: ...

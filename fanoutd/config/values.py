@@ -242,12 +242,6 @@ def api_base(value: object) -> str:
     return parts.geturl().rstrip("/")
 
 
-def smtp_url(value: object) -> str:
-    """Where mail is handed in."""
-    right = "smtp://, smtp+starttls:// or smtps:// with user:password@host:port"
-    return _split(value, ("smtp", "smtp+starttls", "smtps"), right).geturl()
-
-
 def database_url(value: object) -> str:
     """``sqlite:///x`` and ``sqlite:////x`` as ``sqlite:////x``; a mysql URL as given."""
     url = word(value)

@@ -101,4 +101,4 @@ def _coming(db: Database) -> list[tuple[int, str]]:
 
 def _broken(status: Mapping[str, Any]) -> list[str]:
     """The conditions of health that are, where the status has them."""
-    return [each["text"] for each in status.get("conditions") or () if not each.get("ok", True)]
+    return [each["words"] for each in status.get("conditions") or () if each["state"] == "broken"]

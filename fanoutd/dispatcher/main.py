@@ -43,6 +43,7 @@ from fanoutd.dispatcher.threads import Threads, each_by_itself
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.dispatcher.trust import Trust
 from fanoutd.log import follow as follow_log
+from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
 from fanoutd.store import campaigns
@@ -68,6 +69,7 @@ class Dispatcher:
         self._channel = Channel(child.sock)
         self._say = say = self._channel.say
         self._facts = Facts(say)
+        self._postman = Postman(config, node)
         self._threads = threads = Threads(config.store_url)
         self._db = threads.db
         self._announcer = announcer = Announcer(home.journals, say)

@@ -55,7 +55,8 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
     changed = 0
     seen = {each.id: each for each in shards.of_campaign(db, campaign.id)}
     gone = retention.remembered(db, campaign.id)  # one of this name before it
-    past = _read_all(journals, campaign, seen, gone.shard if gone else 0)  # before the transaction: nobody waits for our reading
+    # Before the transaction: nobody waits for our reading.
+    past = _read_all(journals, campaign, seen, gone.shard if gone else 0)
     with db.transaction():
         there = {each.id: each for each in shards.of_campaign(db, campaign.id, db.LOCK)}
         if {id: each.token for id, each in there.items()} != {id: each.token for id, each in seen.items()}:

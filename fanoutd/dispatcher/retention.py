@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from fanoutd import failpoint
@@ -47,7 +48,7 @@ class Retention:
                 log.info("campaign %s ended longer ago than it is kept, and is deleted", campaign)
                 count += 1
                 people += self._clear(db)
-        _at_once(db, lambda: retention.tidy(db))
+        _at_once(db, partial(retention.tidy, db))
         kept = retention.kept(db, before)
         self._tell(kept)
         done = [f"{count:,} campaigns and {people:,} deliveries deleted"] if count or people else []
@@ -59,7 +60,7 @@ class Retention:
         return retention.kept(db, wall_ms() - int(self._seconds * 1000))
 
     def _take_away(self, db: Database, campaign: str, before: int) -> bool:
-        return _at_once(db, lambda: retention.take_away(db, campaign, before))
+        return _at_once(db, partial(retention.take_away, db, campaign, before))
 
     def _clear(self, db: Database) -> int:
         """The people of campaigns that are gone."""
@@ -69,10 +70,10 @@ class Retention:
                 for first in range(0, max(1, size), retention.AT_ONCE):
                     if not self._leads():
                         return people
-                    people += _at_once(db, lambda s=shard, f=first, n=size: retention.clear(db, s, f, n))
+                    people += _at_once(db, partial(retention.clear, db, shard, first, size))
                     failpoint.reach("mid_retention")
                     time.sleep(_PAUSE)
-            _at_once(db, lambda gone=campaign: retention.cleared(db, gone))
+            _at_once(db, partial(retention.cleared, db, campaign))
         return people
 
     def _tell(self, kept: int) -> None:

@@ -39,8 +39,8 @@ class Post:
                 "recycle": self._recycle, "halted": self._halted,
             },
             "dispatcher": {
-                **common, "answer": self._answer, "job": self._job, "due": self._due, "work": self._work, "token": self._to_workers,
-                "halt": self._halt, "unhalt": self._to_workers,
+                **common, "answer": self._answer, "job": self._job, "due": self._due, "work": self._work,
+                "token": self._to_workers, "halt": self._halt, "unhalt": self._to_workers,
             },
         }
 

@@ -48,7 +48,7 @@ class _Lines(BaseTrigger):  # type: ignore[misc]
         self._when = when
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
-        """After the previous one, but none that is too late to be made: what was missed in a month is not counted up."""
+        """After the previous one, but none that is too late to be made: a month of missed runs is not counted up."""
         earliest = now if previous is None else max(previous, now - timedelta(seconds=self._when.grace))
         at = cron.next_after(self._when.line, self._when.timezone, int(earliest.timestamp() * 1000))
         return None if at is None else datetime.fromtimestamp(at / 1000, UTC)

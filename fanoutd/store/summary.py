@@ -45,10 +45,11 @@ def opted_out(db: Database, since: int, until: int) -> dict[str, int]:
 def size(db: Database) -> tuple[int, int] | None:
     """(bytes of all tables, of them free for what comes); None where the server does not say."""
     if db.kind == "sqlite":
-        pages, free, page = (int(db.rows(f"PRAGMA {name}")[0][0]) for name in ("page_count", "freelist_count", "page_size"))
+        names = ("page_count", "freelist_count", "page_size")
+        pages, free, page = (int(db.rows(f"PRAGMA {name}")[0][0]) for name in names)
         return pages * page, free * page
     row = db.one(
-        "SELECT SUM(data_length + index_length), MAX(data_free) FROM information_schema.tables "
-        "WHERE table_schema = DATABASE() AND table_name LIKE 'fanout\\_%%'"
+        "SELECT SUM(data_length + index_length) FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name LIKE 'fanout\\_%'"
     )
     return None if row is None or row[0] is None else (int(row[0]), 0)
