@@ -266,7 +266,7 @@ CUSTOM = 'custom.msgtype = "text"\ncustom.text.content = "x"\n'
         ('[store]\nurl = "mysql://u:top/secret@db.example/x"', "[store] url: wants sqlite:///path"),
         ('[schedule]\ndigest = "daily"', "[schedule] digest: wants five crontab fields"),
         ('[schedule]\ndigest = "0 24 * * *"', "[schedule] digest: "),
-        ('[schedule]\nsync = "0 4 31 2 *"', "never comes"),
+        ('[schedule]\nsync = "0 4 31 2 *"', "[schedule] sync: '0 4 31 2 *' never comes"),
         ('[schedule]\ntimezone = "Asia"', "[schedule] timezone: no time zone"),
         ('[metrics]\nlisten = "9464"', "[metrics] listen: wants an address"),
         ("[metrics]", "[metrics] listen: is missing"),
