@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from email.utils import parseaddr
 
 from fanoutd.config import values
 
@@ -35,8 +34,14 @@ def addresses(value: object) -> tuple[str, ...]:
 def split(line: str) -> tuple[str, str]:
     """(name, address), the name empty if there is none. Raises ValueError."""
     found = _NAMED.fullmatch(line)
-    name, bare = (parseaddr(line)[0] or found["name"].strip('"'), found["address"]) if found else ("", line)
+    name, bare = (_plain(found["name"]), found["address"]) if found else ("", line)
     local = bare.rpartition("@")[0]
     if not _ADDRESS.fullmatch(bare) or len(bare) > 254 or len(local) > 64:
         raise ValueError(f"{_RIGHT}, not {line[:80]!r}")
     return name, bare
+
+
+def _plain(name: str) -> str:
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", name[1:-1])
+    return name

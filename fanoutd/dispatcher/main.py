@@ -95,12 +95,12 @@ class Dispatcher:
             cluster.each_beat(each_beat)
         # What the master asks and orders.
         self._durability = Durability(state_dir, config.store_url)
-        status = Status(config, threads, cluster, refresher, limits, self._durability)
+        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing)
         subscribers = Subscribers(config, refresher, cluster.hold)
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
         orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared)
         obeyed = shared.until_obeyed if sqlite_path(config.store_url) is None else None
-        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed)
+        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, self._postman)
         old = Retention(config.schedule.retention, threads.db, lambda: cluster.leads)
         digests = Digests(config, node, threads.db, status.of, self._facts.ask, old.kept, self._postman.tell)
         sync = ScheduledSync(config, threads, subscribers.sync)
@@ -122,11 +122,14 @@ class Dispatcher:
             if messages is None or any(m["t"] == "quit" for m in messages):
                 return 0
             if stops := [m for m in messages if m["t"] == "stop"]:
+                began = time.monotonic()
+                self._postman.leave()
                 self._threads.promise(self._threads.desk.submit(self._trust.leave))
                 self._threads.keep_promises(_LAST_WORDS)
                 if any(m.get("last") for m in stops):
                     wait([self._threads.jobs.submit_with_db(self._parts.leave)], _LAST_WORDS)
                     self._cluster.leave(_LAST_WORDS)
+                self._postman.join(max(0.0, _LAST_WORDS - (time.monotonic() - began)))
                 return 0
             self._beat()
             for message in messages:
@@ -140,6 +143,7 @@ class Dispatcher:
     def _obey(self, message: dict[str, Any]) -> None:
         kind = message["t"]
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
+            self._postman.start()
             self._threads.desk.submit(self._start)
             self._threads.upkeep.submit(self._jobs.look_for_missed)
         elif kind == "facts":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fanoutd.config import Config, sqlite_path
@@ -17,13 +18,13 @@ from fanoutd.store import Database, shards
 class Status:
     def __init__(
         self, config: Config, threads: Threads, cluster: Cluster, refresher: Refresher, limits: Limits,
-        durability: Durability,
+        durability: Durability, mail: Callable[[], dict[str, Any] | None],
     ) -> None:  # fmt: skip
         self._config, self._threads, self._cluster = config, threads, cluster
-        self._refresher, self._limits, self._durability = refresher, limits, durability
+        self._refresher, self._limits, self._durability, self._mail = refresher, limits, durability, mail
 
     def of(self, db: Database) -> dict[str, Any]:
-        """{store, accounts, shards, nodes, promise}; the protocol's document has their shapes. Raises StoreAway."""
+        """{store, accounts, shards, nodes, promise, mail}, shaped as the protocol's document says. Raises StoreAway."""
         started = time.monotonic()
         waiting, leased = shards.totals(db)
         latency = (time.monotonic() - started) * 1000
@@ -34,6 +35,7 @@ class Status:
             "shards": {"pending": waiting, "leased": leased},
             "nodes": self._cluster.view(db),
             "promise": self._durability.promise(),
+            "mail": self._mail(),
         }
 
     def without_store(self, why: str) -> dict[str, Any]:
@@ -42,7 +44,7 @@ class Status:
         return {
             "store": {"kind": kind, "ok": False, "latency_ms": None, "error": why},
             "accounts": [], "shards": {"pending": None, "leased": None}, "nodes": [],
-            "promise": self._durability.promise(),
+            "promise": self._durability.promise(), "mail": self._mail(),
         }  # fmt: skip
 
     def _account(self, db: Database, name: str) -> dict[str, Any]:

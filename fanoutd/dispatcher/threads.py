@@ -38,6 +38,7 @@ class Threads:
         self.upkeep = Pool(self, 3, "upkeep")  # each may take minutes
         self.tokens = Pool(self, 2, "token")  # each may wait for WeChat
         self.syncs = Pool(self, 1, "sync")
+        self.mails = Pool(self, 2, "mail-test")
 
     def db(self) -> Database:
         """The calling thread's connection. Raises StoreAway."""

@@ -201,6 +201,7 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "subscriber.sync": _sync,
     "recurring.list": _nothing,
     "recurring.remove": _recurring,
+    "mail.test": _nothing,
 }
 
 #: Those that change what becomes of a campaign: who gave them goes along, as ``by`` {uid, pid}.
@@ -215,4 +216,4 @@ ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
 ANSWERED_BY_WECHAT = ("token.refresh",)
 
 #: Those that take long: seconds until a client is told that they are not done yet. They go on all the same.
-LONG: Mapping[str, float] = {"subscriber.sync": 600.0}
+LONG: Mapping[str, float] = {"subscriber.sync": 600.0, "mail.test": 60.0}

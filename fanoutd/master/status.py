@@ -26,7 +26,7 @@ Use = tuple[int | None, float | None]
 FRESH = 0.5
 
 #: What stands in for the dispatcher's part when it does not answer.
-_KEYS = ("promise", "store", "accounts", "shards", "nodes")
+_KEYS = ("promise", "store", "accounts", "shards", "nodes", "mail")
 
 
 def without_dispatcher(store_url: str) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def without_dispatcher(store_url: str) -> dict[str, Any]:
         "accounts": [],
         "shards": {"pending": None, "leased": None},
         "nodes": [],
+        "mail": None,
     }
 
 
