@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fanoutd import failpoint
 from fanoutd.config import Config
 from fanoutd.store import Database, chores
 from fanoutd.store.chores import Mark
@@ -72,7 +71,6 @@ class Chores:
         except Exception:
             self._not_before[name] = time.monotonic() + _PAUSE[name]
             raise
-        failpoint.reach(f"mid_{name}")
         self._keep(name, planned, lambda mark: mark.ended(planned))
         return said
 

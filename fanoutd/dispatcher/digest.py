@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from fanoutd import cron, digest
+from fanoutd import cron, digest, failpoint
 from fanoutd.config import Config
 from fanoutd.digest import Campaign, Digest
 from fanoutd.mail.event import Event
@@ -39,6 +39,7 @@ class Digests:
         since = before if before < planned - 1 else planned - _DAY
         figures = self._figures(self._connect(), max(since, planned - _MONTH), planned)
         self._tell(event(figures, planned))
+        failpoint.reach("mid_digest")
         return "handed to the mail"
 
     def _figures(self, db: Database, since: int, until: int) -> Digest:
