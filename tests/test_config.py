@@ -202,6 +202,33 @@ def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
     assert "[metrics]: accepted, no effect in this version yet" in loaded(FULL).warnings
 
 
+@pytest.mark.parametrize(
+    ("smtp", "words"),
+    [
+        ("smtp://u:pw@mx.example.com", "the password crosses the network in the clear; write smtp+starttls://"),
+        ("smtps://u:pw@mx.example.com?ssl_verify=off", "gives the password to whoever answers; name the authority"),
+        ("smtps://u:pw@mx.example.com", None), ("smtp://u:pw@127.0.0.1", None), ("smtp://mx.example.com", None),
+    ],
+)  # fmt: skip
+def test_a_password_that_others_may_read_on_the_way_is_one_warning(loaded: Load, smtp: str, words: str | None) -> None:
+    mail = f'[mail]\nsmtp = "{smtp}"\nfrom = "a@example.com"\nto = ["b@example.com"]\n'
+    config = loaded(mail + ACCOUNT + MESSAGE)
+    assert [words in line for line in config.warnings if words] == ([True] if words else [])
+    assert (config.warnings == ()) == (words is None)
+
+
+def test_a_mail_servers_password_is_hidden_in_each_of_its_forms_and_its_ca_lies_beside_the_file(
+    loaded: Load, tmp_path: Path
+) -> None:
+    mail = '[mail]\nsmtp = "smtps://user:p%40ss@h?ssl_ca=ca.pem"\nfrom = "扇出 <a@b>"\nto = ["c@d"]\n'
+    config = loaded(mail + ACCOUNT + MESSAGE)
+    assert config.mail and config.mail.relay.ssl_ca == f"{tmp_path}/ca.pem"
+    assert {"p@ss", "p%40ss", "AHVzZXIAcEBzcw==", "cEBzcw=="} <= set(config.secrets())
+    assert "user" not in config.secrets()
+    assert "AKIA0123456789" in loaded(mail.replace("user:", "AKIA0123456789:") + ACCOUNT + MESSAGE).secrets()
+    assert "p%40ss" not in show(config) + repr(config) and "p@ss" not in repr(config)
+
+
 def test_no_row_of_the_table_of_warnings_is_about_a_key_that_does_not_exist() -> None:
     for pattern in effect.NO_EFFECT_YET:
         table, *keys = pattern.split(".")
@@ -273,6 +300,11 @@ CUSTOM = 'custom.msgtype = "text"\ncustom.text.content = "x"\n'
         ('[mail]\nfrom = "a"\nto = ["b"]', "[mail] smtp: is missing"),
         ('[mail]\nsmtp = "http://x"\nfrom = "a"\nto = ["b"]', "[mail] smtp: wants smtp://"),
         ('[mail]\nsmtp = "smtp://x"\nfrom = "a@b"\nto = []', "[mail] to: wants at least one address"),
+        ('[mail]\nsmtp = "smtp://x"\nfrom = "ops"\nto = ["a@b"]', "[mail] from: wants a mail address like"),
+        ('[mail]\nsmtp = "smtp://x"\nfrom = "a@b"\nto = ["a@b, c@d"]', "[mail] to: wants a mail address like"),
+        ('[mail]\nsmtp = "smtp://x"\nfrom = "a@b"\nto = ["a@b", "A <A@b>"]', "[mail] to: has a@b twice"),
+        ('[mail]\nsmtp = "smtps://u@x"\nfrom = "a@b"\nto = ["a@b"]', "[mail] smtp: wants user and password, or"),
+        ('[mail]\nsmtp = "smtp://x?ca=y"\nfrom = "a@b"\nto = ["a@b"]', "[mail] smtp: has no option 'ca'; there are"),
         ('[audience.x]\nquery = "SELECT 1"\nsource = "subscribers"', "[audience.x] query: wants either"),
         ('[audience.x]\ndatabase = "sqlite:///x"', "[audience.x] query: wants either"),
         ('[audience.x]\nsource = "subscribers"\nexclude = "x"', "[audience.x] exclude: wants the name of another"),

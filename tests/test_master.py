@@ -64,6 +64,7 @@ def test_the_status_has_every_key(living: MasterProcess) -> None:
     assert set(status) == {
         "version", "node", "pid", "started_at", "generation", "state", "promise", "store", "accounts", "spool",
         "shards", "jobs", "workers", "nodes", "reload", "upgrade",
+            "mail",
     }
     assert (status["state"], status["generation"], status["promise"]) == ("running", 1, "exact")
     assert [(row["slot"], row["role"], row["state"], row["restarts"]) for row in status["workers"]] == [

@@ -144,6 +144,10 @@ class Window:
     within: float
 
 
+#: Characters of a user of a mail server that nobody has chosen as a name. Shorter ones may be any word of the log.
+_KEY = 12
+
+
 @dataclass(frozen=True, slots=True)
 class Mail:
     """[mail]: ``sender`` is the key ``from``."""
@@ -158,13 +162,15 @@ class Mail:
         return smtp_url.parse(self.smtp)
 
     def secrets(self) -> tuple[str, ...]:
-        """The password, as it is, as it stands in the URL, and as it goes over the wire together with the user."""
+        """The password, as it is, as it stands in the URL, and as it goes over the wire together with the user; and a
+        user that is a key rather than a word or an address of ours."""
         relay = self.relay
         if relay.user is None:
             return ()
         plain = f"\0{relay.user}\0{relay.password}"
         wire = (base64.b64encode(each.encode()).decode() for each in (plain, relay.password))
-        return tuple(dict.fromkeys((relay.password, quote(relay.password, safe=""), *wire)))
+        users = [each for each in (relay.user,) if len(each) >= _KEY and each not in " ".join((self.sender, *self.to))]
+        return tuple(dict.fromkeys((relay.password, quote(relay.password, safe=""), *wire, *users)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ class Past:
 
     def note(self, mail: Sequence[Waiting], at: float) -> None:
         """One mail with these goes out."""
-        self.mails = [*(each for each in self.mails if each > at - WINDOW), at]
-        self.mailed = {key: each for key, each in self.mailed.items() if each > at - WINDOW}
+        self.mails = [*(each for each in self.mails if each + WINDOW > at), at]
+        self.mailed = {key: each for key, each in self.mailed.items() if each + WINDOW > at}
         self.mailed |= {each.key: at for each in mail}
 
 
@@ -101,7 +101,7 @@ def _within_budget(
     due: list[list[Waiting]], past: Past, pace: Pace, now: float
 ) -> tuple[list[list[Waiting]], float | None]:
     """The mails that may go now, urgent ones first, the last of them perhaps of many keys; and when there is more."""
-    recent = [each for each in past.mails if each > now - WINDOW]
+    recent = [each for each in past.mails if each + WINDOW > now]
     due.sort(key=lambda group: (not _urgent(group), group[0].came))
     room = max(0, BUDGET - len(recent))
     if len(due) <= room:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -11,8 +11,8 @@ from email.utils import formatdate
 from html import escape
 
 from fanoutd import secrecy
-from fanoutd.config import addresses
-from fanoutd.config.model import Config, Mail
+from fanoutd.config import Config, TokenQuery, addresses, mysql_url
+from fanoutd.config.model import Mail
 from fanoutd.mail import page
 from fanoutd.mail.event import Event
 from fanoutd.mail.headers import mailbox, mailboxes, one_line, unstructured
@@ -41,8 +41,17 @@ class Letterhead:
 
 def letterhead(config: Config, mail: Mail, node: str) -> Letterhead:
     """Of this configuration's mails."""
-    known = [each for each in config.secrets() if len(each) >= _SHORTEST]
+    known = [each for each in (*config.secrets(), *_passwords(config)) if len(each) >= _SHORTEST]
     return Letterhead(node, mail, secrecy.ordered([*known, *(escape(each) for each in known)]))
+
+
+def _passwords(config: Config) -> Iterator[str]:
+    """Of the databases."""
+    urls = [config.store_url, *(each.database for each in config.audiences.values() if each.database)]
+    urls += [each.token.database for each in config.accounts.values() if isinstance(each.token, TokenQuery)]
+    finishes = (each.on_finish for each in config.messages.values())
+    urls += [each.database for each in finishes if each is not None and each.database]
+    yield from (mysql_url.parse(url).password for url in urls if url.startswith("mysql:"))
 
 
 def message_id(ids: Sequence[str], head: Letterhead) -> str:

@@ -57,7 +57,8 @@ class _InHand:
 
 
 class Outgoing:
-    """``clock`` counts seconds, ``wall`` those since 1970."""
+    """``clock`` counts seconds, ``wall`` those since 1970. Set ``stopping`` to have a round end after the mail in hand,
+    and ``nudged`` to have the next one try at once whatever is paused."""
 
     def __init__(
         self, spool: MailSpool, head: Letterhead, pace: Pace, patience: Patience,
@@ -75,6 +76,7 @@ class Outgoing:
         self.last_error: str | None = None
         self.last_sent: float | None = None
         self.stopping = False
+        self.nudged = False
 
     def put(self, event: Event) -> None:
         """Have it mailed; it is on disk on return if there is room."""
@@ -94,6 +96,7 @@ class Outgoing:
     def open(self) -> None:
         """Take up what is on disk. Raises OSError."""
         self._spool.prepare()
+        self._parcels.clear()
         self.last_sent = self._spool.last_sent()
         known = {addresses.split(line)[1] for line in self._head.mail.to}
         for parcel in self._spool.parcels():
@@ -107,6 +110,9 @@ class Outgoing:
     def round(self) -> float:
         """Hand in what is due now. Returns when to look again, by the clock. Raises OSError."""
         now = self._clock()
+        if self.nudged:
+            self.nudged = False
+            self._pause_no_longer()
         if now >= self._scanned + _RESCAN:
             self._scan()
             self._scanned = now
@@ -124,6 +130,10 @@ class Outgoing:
         except Unclear:
             pass  # said already; the connection is gone, the others go with the next one
         return self._clock()
+
+    def _pause_no_longer(self) -> None:
+        for retry in (self._server, *self._refused.values(), *(each.retry for each in self._parcels)):
+            retry.due = 0.0
 
     def _due(self, now: float) -> tuple[list[_InHand], list[list[Waiting]], float]:
         held = {key: retry.due for key, retry in self._refused.items()}
@@ -176,9 +186,11 @@ class Outgoing:
     def _again(self, opened: Session, each: _InHand) -> None:
         events = self._read(each.parcel.events)
         self._parcels.remove(each)
+        if len(events) < len(each.parcel.events):  # somebody has taken them away
+            self._done(each.parcel)
+            return
         try:
-            if events:
-                self._send(opened, each.parcel, events)
+            self._send(opened, each.parcel, events)
         except (NotSent, Unclear) as e:
             self._parcels.append(each)
             if isinstance(e, NoSession):
@@ -235,7 +247,7 @@ class Outgoing:
         """What came by other ways than ``put``, and what has waited too long."""
         now = self._wall()
         known = {*self._settled, *(name for each in self._parcels for name in each.parcel.events)}
-        for name, since in self._spool.names().items():
+        for name, since in sorted(self._spool.names().items(), key=lambda each: each[1]):
             if since < now - _GIVEN_UP and name not in known:
                 self._give_up([name])
             elif name not in self._waiting and name not in known and (event := self._spool.read(name)) is not None:

@@ -91,6 +91,9 @@ class Postman:
         with session(relay, _TEST) as opened:
             to = [addresses.split(line)[1] for line in mail.to]
             said, refused = opened.send(addresses.split(mail.sender)[1], to, data)
+        if self._outgoing is not None:  # whatever was wrong is mended
+            self._outgoing.nudged = True
+            self._wake()
         return f"{said}; refused: {refusals(refused)}" if refused else said
 
     def _wake(self) -> None:

@@ -141,7 +141,7 @@ def _greet(link: _Link, relay: Relay) -> _Link:
     try:
         code, words = link.open()
         if code != 220:
-            raise NoSession(f"{relay.place}: {code} {_line(words)}", code // 100 == 5)
+            raise NoSession(f"{relay.place}: connect: {link.late or f'{code} {_line(words)}'}", code // 100 == 5)
         step = "EHLO"
         link.ehlo_or_helo_if_needed()
         if relay.security == "starttls":
@@ -196,6 +196,9 @@ class _Link(smtplib.SMTP):
         sock.settimeout(self._patience.answer)
         self.local_hostname = _own_name(sock)
         with self._lock:
+            if self.late:  # the way there has taken all of the time
+                sock.close()
+                raise TimeoutError
             self._raw = os.dup(sock.fileno())
         if self._relay.security == "tls" and self.context is not None:
             return self.context.wrap_socket(sock, server_hostname=host)

@@ -55,6 +55,7 @@ def _facts(status: dict[str, Any]) -> Table:
     lines = [
         ("promise", word(status["promise"])),
         ("store", f"{word(store['kind'])}, {answer}"),
+        *([("mail", _mail(status["mail"]))] if status.get("mail") else []),
         ("spool", f"{word(spool['files'])} waiting"),
         ("shards", f"{word(shards['pending'])} waiting, {word(shards['leased'])} being sent"),
         *(("node", _node(node)) for node in status["nodes"] if len(status["nodes"]) > 1),
@@ -77,6 +78,11 @@ def _jobs(jobs: list[dict[str, Any]]) -> Table:
             word(job["name"]), "-" if left is None else duration(left), took, job["result"] or "not run yet",
         )))  # fmt: skip
     return table
+
+
+def _mail(mail: dict[str, Any]) -> str:
+    words = f"{mail['waiting']} events wait, last sent {mail['last_sent'] or 'never'}"
+    return f"{words}; {mail['last_error']}" if mail["last_error"] else words
 
 
 def _node(node: dict[str, Any]) -> str:

@@ -25,7 +25,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)  # clients that break off are what is tested
-warnings.filterwarnings("ignore", "Requiring AUTH while not requiring TLS")
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Received:
 
     @property
     def text(self) -> str:
-        return str(_part(self.message, "plain").get_content())
+        return str(_part(self.message, "plain").get_content()).replace("\r\n", "\n")
 
     @property
     def html(self) -> str:
-        return str(_part(self.message, "html").get_content())
+        return str(_part(self.message, "html").get_content()).replace("\r\n", "\n")
 
 
 def _part(message: EmailMessage, kind: str) -> Any:
@@ -200,12 +199,13 @@ class _Dumb(asyncio.Protocol):
 class _Smtp(SMTP):
     def __init__(self, owner: MailServer) -> None:
         self._owner = owner
-        super().__init__(
-            _Hooks(owner), hostname="mx.example.com", ident="a test's", timeout=60,
-            tls_context=owner._tls if owner.security == "starttls" else None,
-            require_starttls=owner.security == "starttls", auth_required=owner.login is not None,
-            auth_require_tls=owner.security == "starttls", authenticator=self._admit,
-        )  # fmt: skip
+        with warnings.catch_warnings(action="ignore"):
+            super().__init__(
+                _Hooks(owner), hostname="mx.example.com", ident="a test's", timeout=60,
+                tls_context=owner._tls if owner.security == "starttls" else None,
+                require_starttls=owner.security == "starttls", auth_required=owner.login is not None,
+                auth_require_tls=owner.security == "starttls", authenticator=self._admit,
+            )  # fmt: skip
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._owner._open.add(transport)
