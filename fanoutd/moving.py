@@ -18,6 +18,7 @@ from fanoutd.config import Config, sqlite_path
 from fanoutd.dispatcher.epoch import Epoch
 from fanoutd.dispatcher.recovery import recover
 from fanoutd.errors import NotNow, NotPermitted, Unreachable
+from fanoutd.figures_file import Meter, folder_of
 from fanoutd.master import lock, privileges
 from fanoutd.master.lock import Lock
 from fanoutd.store import Database, nodes, open_store, schema
@@ -98,8 +99,10 @@ def _recover(config: Config, db: Database, journals: Path, node: str) -> None:
         found = config.accounts.get(account)
         return found is not None and found.on_unknown == "resend"
 
+    meter = Meter(folder_of(config.daemon.state_dir), "dispatcher")
     deadline = time.monotonic() + config.workers.graceful_timeout
-    while alive := recover(db, journals, node, at_any_risk):
+    while alive := recover(db, journals, node, at_any_risk, meter.ended):
         if time.monotonic() > deadline:
             raise NotNow(f"{alive} workers of a daemon that was killed still finish; try again when they have ended")
         time.sleep(0.1)
+    meter.close()

@@ -5,15 +5,16 @@ The errcodes themselves stand in ``errcodes``; the sender and the recovery of jo
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 
 from fanoutd.errcodes import RENDER, TABLE, Meaning, Row, Verdict, classify, describe, describe_zh, meaning
 
 __all__ = (
-    "CHANNELS", "DOUBTFUL", "KEY_LIFE_MS", "LONG_AGO", "MAX_TRIES", "MOVES", "NEVER_HEARD", "OPEN", "RENDER", "TABLE",
-    "Meaning", "Progress", "Row", "State", "Verdict", "answered", "channel_name", "channel_number", "classify",
-    "describe", "describe_zh", "errcode_word", "meaning", "next_channel", "overdue", "repeatable", "row_of",
+    "CHANNELS", "DOUBTFUL", "ENDED", "KEY_LIFE_MS", "LONG_AGO", "MAX_TRIES", "MOVES", "NEVER_HEARD", "OPEN", "RENDER",
+    "TABLE", "Ended", "Meaning", "Progress", "Row", "State", "Verdict", "answered", "channel_name", "channel_number",
+    "classify", "describe", "describe_zh", "errcode_word", "meaning", "next_channel", "overdue", "repeatable", "row_of",
     "unanswered",
 )  # fmt: skip
 
@@ -40,6 +41,12 @@ OPEN = (State.PENDING, State.RESEND)
 
 #: States of which nobody knows whether WeChat has accepted the message.
 DOUBTFUL = (State.UNKNOWN, State.RESEND)
+
+#: States in which nobody works on a delivery any more.
+ENDED = (State.SENT, State.FAILED, State.SKIPPED, State.UNKNOWN)
+
+Ended = Counter[tuple[State, int | None, int | None]]
+"""How many deliveries came into one of those: by (state, channel, errcode)."""
 
 
 #: Calls on one channel that WeChat may answer with ``RETRY`` before the delivery has failed.

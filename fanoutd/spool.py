@@ -119,6 +119,10 @@ class Spool:
         times = [at for at, _ in self._waiting()]
         return len(times), max(0.0, now_s - min(times) / 1e9) if times else None
 
+    def ages(self, now_s: float) -> dict[str, float]:
+        """Of what waits in new/, in seconds, at this time of the wall clock."""
+        return {name: max(0.0, now_s - at / 1e9) for at, name in self._waiting()}
+
     def expire_keys(
         self, older_than_s: float, standing: Callable[[list[str]], set[str]], now_s: float | None = None
     ) -> int:

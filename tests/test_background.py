@@ -130,7 +130,10 @@ def test_a_daemon_that_ends_while_it_starts_is_a_failure(tmp_path: Path, code: P
 def test_the_callers_end_does_not_end_the_daemon(tmp_path: Path, code: Path) -> None:
     begin_worker_with(code, f"import os, time\n    while not os.path.exists('{tmp_path}/go'): time.sleep(0.01)")
     with program(tmp_path, f"log_file = '{tmp_path}/f.log'", code) as daemon:
-        caller = daemon.start("serve", "--daemonize", start_new_session=True)
+        caller = daemon.start(
+            "serve", "--daemonize", start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup has ignored
+        )  # fmt: skip
         until(lambda: "worker 1 started" in daemon.log(), "a worker that boots")
         os.killpg(caller.pid, signal.SIGHUP)  # as a terminal that is closed does
         assert caller.wait(10) == -signal.SIGHUP

@@ -253,7 +253,7 @@ def test_a_refused_field_fails_the_person_and_at_the_start_stops_the_campaign_na
     campaign = send(refusing, *many)
     found = refusing.until(campaign, "paused")
     assert found["reason"].startswith("message refused: ") and "data.thing1" in found["reason"]
-    assert 20 <= Refusing.calls <= 20 + 4  # whoever else of the four workers had one on the wire
+    assert 20 <= Refusing.calls <= 20 + 3 * 5  # the first five of each other worker may be answered late
     wait_for(lambda: not refusing.call("daemon.status")["shards"]["leased"], "all given back")
     found = refusing.call("campaign.get", campaign=campaign)  # it may have paused before all were planned
     assert (found["counts"]["failed"], found["counts"]["pending"]) == (Refusing.calls, found["total"] - Refusing.calls)

@@ -240,8 +240,8 @@ def accepted_between(d: Daemon, begun: float, ended: float) -> list[float]:
 
 
 @pytest.mark.alone
-def test_twenty_reloads_under_full_load_are_felt_by_nobody(daemon: Make) -> None:
-    d = daemon(followers=14_000, workers=4, concurrency=8, latency="50ms")
+def test_ten_reloads_under_full_load_are_felt_by_nobody(daemon: Make) -> None:
+    d = daemon(followers=8_000, workers=4, concurrency=8, latency="50ms")
     refused: list[str] = []
     over = threading.Event()
 
@@ -257,14 +257,14 @@ def test_twenty_reloads_under_full_load_are_felt_by_nobody(daemon: Make) -> None
     wait_for(lambda: len(d.accepted()) > 1000, "a second and more of it without any")
     thread.start()
     begun = time.time()
-    for count in range(1, 21):
+    for count in range(1, 11):
         assert d.call("daemon.reload") == {"generation": count + 1}
     ended = time.time()
     last = d.until(campaign, seconds=60)
     over.set()
     thread.join(10)
     assert refused == []
-    assert last["counts"]["sent_custom"] == 14_000 and last["counts"]["unknown"] == 0
+    assert last["counts"]["sent_custom"] == 8_000 and last["counts"]["unknown"] == 0
     assert d.audit(campaign).good
     undisturbed = rates(accepted_between(d, 0, begun))
     # By two seconds: one alone is what another process on the machine makes of it.

@@ -233,7 +233,7 @@ def test_a_refusal_halves_once_a_rest_whoever_hears_it_and_again_after_it() -> N
 # ---- on the wire
 
 
-@pytest.mark.alone
+@pytest.mark.quiet
 def test_three_nodes_share_the_rate_while_one_is_killed_one_is_stopped_and_one_joins(nodes: Nodes) -> None:
     a = nodes.start("a")
     wait_for(lambda: nodes.part("a") == RATE, "the whole rate for a node that is alone")

@@ -28,6 +28,7 @@ from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.token_sources import Refused
+from fanoutd.figures_file import Meter
 from fanoutd.journal import Journal, tag
 from fanoutd.outcome import NEVER_HEARD, Progress, State
 from fanoutd.spool import Spool
@@ -606,7 +607,8 @@ def test_a_shard_that_is_leased_just_as_its_campaign_is_paused_stays_with_nobody
             return db
 
         with mock.patch("fanoutd.worker.recorder.open_store", opened):
-            recorder = Recorder(store, bench.journals, "node1", "w1", 8, bench.config.accounts)
+            meter = Meter(bench.folder / "figures", "1")
+            recorder = Recorder(store, bench.journals, "node1", "w1", 8, bench.config.accounts, meter)
             recorder.ask()
             wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Dry)], "the answer")
         pauses[0].join()

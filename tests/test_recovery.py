@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -240,10 +241,10 @@ def test_a_journal_that_cannot_be_settled_keeps_no_other_waiting(
         died(each)
     both = recovery._settle_all
 
-    def stumble(there: Database, orphan: Orphan, node: str, at_any_risk: recovery.AtAnyRisk) -> None:
+    def stumble(there: Database, orphan: Orphan, *rest: Any) -> None:
         if orphan.name == "w1-1":
             raise ValueError("nobody has thought of this")
-        both(there, orphan, node, at_any_risk)
+        both(there, orphan, *rest)
 
     monkeypatch.setattr(recovery, "_settle_all", stumble)
     recover(db, tmp_path, "n1")

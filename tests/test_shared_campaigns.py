@@ -152,9 +152,10 @@ def test_a_node_of_the_next_version_joins_and_both_send_one_campaign(nodes: Make
     shutil.copytree(Path(fanoutd.__file__).parent, code / "fanoutd", ignore=shutil.ignore_patterns("__pycache__"))
     tables = code / "fanoutd" / "store" / "schema.py"
     text = tables.read_text(encoding="utf-8")
-    assert text.count("_V4)") == 1
-    added = '_V4, ("ALTER TABLE fanout_campaign ADD COLUMN colour VARCHAR(16)",))'
-    tables.write_text(text.replace("_V4)", added), encoding="utf-8")
+    last = f"_V{schema.VERSION})"
+    assert text.count(last) == 1
+    added = last.removesuffix(")") + ', ("ALTER TABLE fanout_campaign ADD COLUMN colour VARCHAR(16)",))'
+    tables.write_text(text.replace(last, added), encoding="utf-8")
     new = nodes("new", followers=people, workers=2, concurrency=4,
                 environ={"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"})  # fmt: skip
     ready(new)

@@ -179,19 +179,19 @@ def test_fewer_failures_than_allowed_pause_nothing(make: Make) -> None:
 
 @pytest.mark.alone
 def test_a_flood_of_finish_events_does_not_slow_a_running_campaign(make: Make) -> None:
-    d = make(700, workers=2, concurrency=8, latency="100ms", no_window="1")
+    d = make(400, workers=2, concurrency=8, latency="100ms", no_window="1")
     alone = _seconds(d.until(submit(d), seconds=90))
     dispatcher = psutil.Process(d.dispatcher())
     before, began = sum(dispatcher.cpu_times()[:2]), time.monotonic()
     campaign = submit(d)
     with Client(d.socket) as c:
-        for i in range(3000):
-            c.call("subscriber.event", openid=follower(i % 700), event="finish", msgid=10**18 + i, status="success")
+        for i in range(1500):
+            c.call("subscriber.event", openid=follower(i % 400), event="finish", msgid=10**18 + i, status="success")
     flood = time.monotonic() - began
     spent = sum(dispatcher.cpu_times()[:2]) - before
     flooded = _seconds(d.until(campaign, seconds=90))
-    print(f"alone {alone:.1f} s, flooded {flooded:.1f} s; 3,000 events in {flood:.1f} s, dispatcher {spent:.1f} CPU s")
-    assert flooded < 1.5 * alone and spent < 3
+    print(f"alone {alone:.1f} s, flooded {flooded:.1f} s; 1,500 events in {flood:.1f} s, dispatcher {spent:.1f} CPU s")
+    assert flooded < 1.5 * alone and spent < 1.5
 
 
 def _seconds(campaign: dict[str, Any]) -> float:

@@ -15,7 +15,7 @@ from support import disk
 from support.bench import wait_for
 from support.daemon import Daemon
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.quiet
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from support.outage import WORKERS, go_through
 from support.wire import Wire
 
 
-@pytest.mark.alone
+@pytest.mark.quiet
 def test_the_master_does_not_notice_and_everything_goes_out_afterwards(tmp_path: Path) -> None:
     """`scripts/outage` does it for minutes, and with a store that is silent."""
     seen = go_through(tmp_path, server(), Wire.refuse, 2.0)

@@ -10,6 +10,7 @@ from fanoutd.config.model import (
     Audience,
     Config,
     Daemon,
+    Health,
     Mail,
     Message,
     Metrics,
@@ -24,6 +25,7 @@ from fanoutd.config.starter import STARTER, write_starter
 from fanoutd.config.values import sqlite_path
 
 __all__ = [
-    "MOST_WORKERS", "STARTER", "Account", "Audience", "Config", "Daemon", "Mail", "Message", "Metrics", "OnFinish",
-    "Schedule", "TokenQuery", "Window", "Workers", "find", "hooks", "load", "show", "sqlite_path", "write_starter",
+    "MOST_WORKERS", "STARTER", "Account", "Audience", "Config", "Daemon", "Health", "Mail", "Message", "Metrics",
+    "OnFinish", "Schedule", "TokenQuery", "Window", "Workers", "find", "hooks", "load", "show", "sqlite_path",
+    "write_starter",
 ]

@@ -14,10 +14,7 @@ def _always(_value: object) -> bool:
 
 
 #: table.key, ``*`` for any name -> whether this value is one without effect.
-NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {
-    "metrics": _always,
-    "schedule.health_check": _always,
-}
+NO_EFFECT_YET: Mapping[str, Callable[[object], bool]] = {}
 
 
 def warnings(document: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fanoutd.config.model import Account, Audience, Config, Daemon, Message, OnFinish, Schedule, TokenQuery, Workers
+from fanoutd.config.model import (
+    Account,
+    Audience,
+    Config,
+    Daemon,
+    Health,
+    Message,
+    OnFinish,
+    Schedule,
+    TokenQuery,
+    Workers,
+)
 from fanoutd.config.values import masked
 
 _SECRET = "***"
@@ -44,6 +55,7 @@ def _tables(config: Config) -> Iterator[tuple[str, Table]]:
         host = config.metrics.host
         host = f"[{host}]" if ":" in host else host
         yield "metrics", {"listen": f"{host}:{config.metrics.port}"}
+    yield "health", _health(config.health)
     yield "schedule", _schedule(config.schedule)
 
 
@@ -124,6 +136,24 @@ def _audience(audience: Audience) -> Table:
         "on_opt_in": audience.on_opt_in,
         "on_gone": audience.on_gone,
         "exclude": audience.exclude,
+    }
+
+
+def _health(health: Health) -> Table:
+    return {
+        "api_errors": health.api_errors,
+        "api_latency": _duration(health.api_latency),
+        "clock_off": _duration(health.clock_off),
+        "disk_left": _size(health.disk_left),
+        "memory_left": _size(health.memory_left),
+        "off": health.off,
+        "quota_left": health.quota_left,
+        "record_lag": _duration(health.record_lag),
+        "restarts": health.restarts,
+        "spool_age": _duration(health.spool_age),
+        "store_latency": _duration(health.store_latency),
+        "stuck": _duration(health.stuck),
+        "token_left": _duration(health.token_left),
     }
 
 

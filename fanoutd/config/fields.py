@@ -118,6 +118,27 @@ MAIL: Fields = {
 METRICS: Fields = {
     "listen": Field(v.listen),
 }
+#: What health looks at, by name: `off` leaves some of it out (fanoutd.health.conditions has what each means).
+CONDITIONS = (
+    "store", "api", "token", "shards", "workers", "disk", "memory", "quota", "node", "api_errors", "store_slow",
+    "records_late", "api_slow", "spool", "clock", "reload",
+)  # fmt: skip
+#: Health: beyond which a condition is broken.
+HEALTH: Fields = {
+    "api_errors": Field(v.number(0, 1), 0.2),
+    "api_latency": Field(v.duration, 3.0),
+    "clock_off": Field(v.duration, 5.0),
+    "disk_left": Field(v.size, 256 << 20),
+    "memory_left": Field(v.size, 64 << 20),
+    "off": Field(v.some_of(*CONDITIONS), ()),
+    "quota_left": Field(v.number(0, 1), 0.1),
+    "record_lag": Field(v.duration, 30.0),
+    "restarts": Field(v.whole(1, 1_000_000), 5),
+    "spool_age": Field(v.duration, 120.0),
+    "store_latency": Field(v.duration, 1.0),
+    "stuck": Field(v.duration, 300.0),
+    "token_left": Field(v.duration, 180.0),  # WeChat renews a token 300 s before its end, and we ask 290 s before it
+}
 SCHEDULE: Fields = {
     "health_check": Field(v.duration, 60.0),
     "token_check": Field(v.duration, 60.0),
@@ -130,7 +151,7 @@ SCHEDULE: Fields = {
 #: Tables that stand once in the file, and those that stand once a name.
 SINGLE: Mapping[str, Fields] = {
     "daemon": DAEMON, "workers": WORKERS, "store": STORE, "mail": MAIL, "metrics": METRICS,
-    "schedule": SCHEDULE, "windows": WINDOWS,
+    "health": HEALTH, "schedule": SCHEDULE, "windows": WINDOWS,
 }
 NAMED: Mapping[str, Fields] = {"account": ACCOUNT, "message": MESSAGE, "audience": AUDIENCE}
 

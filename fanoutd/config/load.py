@@ -16,6 +16,7 @@ from fanoutd.config.model import (
     Audience,
     Config,
     Daemon,
+    Health,
     Mail,
     Message,
     Metrics,
@@ -85,6 +86,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
         mail=mail,
         metrics=_metrics(document, place),
+        health=Health(**_single(document, "health", place)),
         schedule=_schedule(document, accounts, place),
         warnings=(*effect.warnings(document), *advice(messages.values()), *mail_advice(mail)),
     )

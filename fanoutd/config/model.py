@@ -182,6 +182,28 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """[health]: beyond which a condition is broken: seconds, bytes, shares of 1; ``restarts`` is deaths in ten minutes.
+
+    ``off`` names the conditions that are not looked at.
+    """
+
+    api_errors: float
+    api_latency: float
+    clock_off: float
+    disk_left: int
+    memory_left: int
+    off: tuple[str, ...]
+    quota_left: float
+    record_lag: float
+    restarts: int
+    spool_age: float
+    store_latency: float
+    stuck: float
+    token_left: float
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """[schedule]: ``digest`` and ``sync`` are crontab lines, empty for off, in ``timezone``."""
 
@@ -213,6 +235,7 @@ class Config:
     windows: Mapping[str, Window]
     mail: Mail | None
     metrics: Metrics | None
+    health: Health
     schedule: Schedule
     warnings: tuple[str, ...]
 

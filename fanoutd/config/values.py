@@ -97,6 +97,19 @@ def choice(*options: str) -> Parser:
     return parse
 
 
+def some_of(*options: str) -> Parser:
+    """A list of some of these strings, possibly empty."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        chosen = words(value)
+        for each in chosen:
+            if each not in options:
+                raise ValueError(f"{each[:40]!r} is none; there are: {', '.join(options)}")
+        return chosen
+
+    return parse
+
+
 def whole(low: int, high: int) -> Parser:
     """A whole number from low to high."""
 

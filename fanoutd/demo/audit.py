@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ class Audit:
 
 
 def ledger(path: Path) -> Counter[str]:
-    """How often the API accepted a message for each person. A line that is just being written counts next time."""
+    """How often the API accepted a message for each person. A line that is just being written counts next time, and
+    ends it: its other half would look like a line."""
     with path.open(encoding="utf-8") as lines:
-        return Counter(json.loads(line)["openid"] for line in lines if line.endswith("\n"))
+        whole = takewhile(lambda line: line.endswith("\n"), lines)
+        return Counter(json.loads(line)["openid"] for line in whole)
 
 
 def compare(audience: Iterable[str], rows: Iterable[Mapping[str, Any]], accepted: Counter[str]) -> Audit:

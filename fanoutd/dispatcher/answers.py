@@ -37,11 +37,11 @@ class Answers:
     def __init__(
         self, say: Callable[[dict[str, Any]], None], threads: Threads, trust: Trust, status: Status,
         questions: Questions, orders: Orders, ordering: threading.Lock,
-        obeyed: Callable[[Database, str], None] | None, postman: Postman,
+        obeyed: Callable[[Database, str], None] | None, postman: Postman, metrics: Callable[[], str],
     ) -> None:  # fmt: skip
         self._say, self._threads, self._trust, self._status = say, threads, trust, status
         self._questions, self._orders, self._ordering, self._obeyed = questions, orders, ordering, obeyed
-        self._postman = postman
+        self._postman, self._metrics = postman, metrics
         self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
 
     def ask(self, message: dict[str, Any]) -> None:
@@ -49,8 +49,12 @@ class Answers:
         method = message["method"]
         if method == "daemon.status" and (why := self._trust.why_not_yet):
             self._say({"t": "answer", "n": message["n"], "result": self._status.without_store(why)})
+        elif method == "daemon.status" and self._status.store_trouble:
+            self._threads.promise(self._threads.statuses.submit(self._answer_at_once, message["n"]))
         elif method == "mail.test":  # needs no store, and whoever stops does not wait for it
             self._threads.mails.submit(self._test_mail, message["n"])
+        elif method == "daemon.metrics":  # also while the store is away
+            self._threads.promise(self._threads.metrics.submit(self._tell_metrics, message["n"]))
         elif method == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._threads.syncs.submit(self._answer, message)
         else:
@@ -59,6 +63,9 @@ class Answers:
             came = time.monotonic() if pool is asks else math.inf
             self._threads.promise(pool.submit(self._answer, {**message, "came": came}))
 
+    def _answer_at_once(self, number: int) -> None:
+        self._say({"t": "answer", "n": number, "result": self._status.at_once()})
+
     def halted(self, number: int) -> None:
         """Every worker of this node knows that the campaign of this ask does not run."""
         answer = self._halting.pop(number, None)
@@ -66,6 +73,15 @@ class Answers:
             self._threads.promise(self._threads.obeying.submit(self._answer_obeyed, self._obeyed, answer))
         elif answer is not None:
             self._say(answer)
+
+    def _tell_metrics(self, number: int) -> None:
+        answer: dict[str, Any] = {"t": "answer", "n": number}
+        try:
+            answer["result"] = self._metrics()
+        except Exception:
+            log.exception("metrics cannot be made")
+            answer["error"] = _internal_error()
+        self._say(answer)
 
     def _answer(self, message: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"t": "answer", "n": message["n"]}
@@ -87,7 +103,7 @@ class Answers:
                 answer["error"] = {"code": -32005, "message": f"{e}; try again", "data": None}
         except Exception:
             log.exception("%s failed", message["method"])
-            answer["error"] = {"code": -32603, "message": "internal error; the daemon's log says more", "data": None}
+            answer["error"] = _internal_error()
         self._say(answer)
 
     def _test_mail(self, number: int) -> None:
@@ -121,3 +137,7 @@ class Answers:
             obeyed(self._threads.db(), answer["result"]["campaign"])
         finally:
             self._say(answer)
+
+
+def _internal_error() -> dict[str, Any]:
+    return {"code": -32603, "message": "internal error; the daemon's log says more", "data": None}

@@ -6,11 +6,13 @@ by ``answers`` when every worker of this node has obeyed too.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from fanoutd.dispatcher.queries import RpcError
-from fanoutd.outcome import State
+from fanoutd.figures import Count, uncounted
+from fanoutd.outcome import Ended, State
 from fanoutd.store import Database, campaigns
 from fanoutd.store.campaigns import DISTRUSTED, FINAL, Campaign
 from fanoutd.store.corrections import StillHeld, reopen, resolve
@@ -97,12 +99,16 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
     return "running" if again and campaign.state == "done" else campaign.state
 
 
-def settle(db: Database, campaign: Campaign, word: str | None, openids: list[str] | None) -> str:
+def settle(
+    db: Database, campaign: Campaign, word: str | None, openids: list[str] | None, count: Count = uncounted
+) -> str:
     """Take the operator's word, ``sent`` or ``failed``, for unknown people; all of them, or these."""
+    ended: Ended = Counter()
     if word not in ("sent", "failed"):
         raise RpcError(INVALID, 'as must be "sent" or "failed"', "as")
     with db.transaction():
-        resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids)
+        resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids, ended)
+    count(campaign.account, ended)
     with db.transaction():
         campaigns.finish(db, campaign.id)
     found = campaigns.get(db, campaign.id)

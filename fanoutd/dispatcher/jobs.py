@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Jobs that one node does for all; the others are done everywhere.
 _ONCE_FOR_ALL = ("token_check", "quota_check", "errands", "recurring", "digest", "retention", "sync")
+_HEALTH = "health_check"
 _NOT_THE_LEADER = "not the leader"
 #: Those that may take minutes.
 _LONG = ("digest", "retention", "sync")
@@ -34,12 +35,12 @@ _FIRST_BEAT = 3.0
 
 
 class Jobs:
-    """``say`` speaks to the master. ``sweep`` is done at the desk."""
+    """``say`` speaks to the master. ``sweep`` is done at the desk; ``look`` is health's."""
 
     def __init__(
         self, home: Home, say: Callable[[dict[str, Any]], None], threads: Threads, trust: Trust, cluster: Cluster,
         refresher: Refresher, limits: Limits, errands: Errands, plan_queue: PlanQueue, sweep: Callable[[], None],
-        chores: Chores, old: Retention,
+        look: Callable[[], None], chores: Chores, old: Retention,
     ) -> None:  # fmt: skip
         self._home, self._say, self._threads, self._trust, self._cluster = home, say, threads, trust, cluster
         self._refresher = refresher
@@ -54,10 +55,13 @@ class Jobs:
             "digest": lambda: chores.do("digest"),
             "sync": lambda: chores.do("sync"),
             "retention": old.work,
+            _HEALTH: look,
         }
 
     def pool(self, message: dict[str, Any]) -> Pool:
-        """Where it is done."""
+        """Where a ``job`` of the master is done."""
+        if message["name"] == _HEALTH:
+            return self._threads.health
         return self._threads.upkeep if message["name"] in _LONG else self._threads.jobs
 
     def look_for_missed(self) -> None:
@@ -70,7 +74,8 @@ class Jobs:
         """A ``job`` of the master, whom its end is told, and what went wrong."""
         error = said = None
         try:
-            self._trust.wait()
+            if message["name"] != _HEALTH:  # which tells of a store that is not there yet
+                self._trust.wait()
             if message["name"] in _ONCE_FOR_ALL and not (self._cluster.knows(_FIRST_BEAT) and self._cluster.leads):
                 said = _NOT_THE_LEADER
             else:

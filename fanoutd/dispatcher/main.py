@@ -21,9 +21,11 @@ from fanoutd.dispatcher.digest import Digests
 from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.dispatcher.facts import Facts
+from fanoutd.dispatcher.health import Health
 from fanoutd.dispatcher.home import Home
 from fanoutd.dispatcher.jobs import Jobs
 from fanoutd.dispatcher.limits import Limits
+from fanoutd.dispatcher.metering import Metering
 from fanoutd.dispatcher.orders import Orders
 from fanoutd.dispatcher.parts import Parts
 from fanoutd.dispatcher.plan_queue import PlanQueue
@@ -33,8 +35,10 @@ from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.recovery import recover, take_over
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair_orders import RepairOrders
+from fanoutd.dispatcher.restarts import Restarts
 from fanoutd.dispatcher.retention import Retention
 from fanoutd.dispatcher.scheduled_sync import ScheduledSync
+from fanoutd.dispatcher.scrape import Scrape
 from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.status import Status
 from fanoutd.dispatcher.subscribers import Subscribers
@@ -42,6 +46,7 @@ from fanoutd.dispatcher.templates import Templates
 from fanoutd.dispatcher.threads import Threads, each_by_itself
 from fanoutd.dispatcher.token_answers import TokenAnswers
 from fanoutd.dispatcher.trust import Trust
+from fanoutd.figures_file import Meter, folder_of, read_all
 from fanoutd.log import follow as follow_log
 from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
@@ -74,13 +79,14 @@ class Dispatcher:
         self._db = threads.db
         self._announcer = announcer = Announcer(home.journals, say)
         self._cluster = cluster = Cluster(node, identity.of(state_dir).secret, threads.db, lambda: config.workers.count)
+        self._meter = meter = Meter(folder_of(state_dir), "dispatcher")
         # Tokens, rate, quota.
         self._refresher = refresher = Refresher(config, self._renewed, Alarms(self._token_alarm).set, cluster.hold)
         self._limited = False  # what this configuration says of quota and rate is in force
         self._parts = parts = Parts(config, node)
         self._limits = limits = Limits(config, announcer.announce, lambda: cluster.leads, parts.rate)
         # What happens to campaigns.
-        planner = Planner(config, spool, node, announcer.work)
+        planner = Planner(config, spool, node, announcer.work, meter.ended)
         templates = Templates(config.accounts, refresher.check)
         self._trust = trust = Trust(home, child.master_pid, cluster, threads, say, refresher.begin)
         self._repairs = repairs = RepairOrders(home, planner, threads.db)
@@ -89,25 +95,33 @@ class Dispatcher:
         ordering = threading.Lock()
         means = Means(say, announcer.wake, plan_queue.look_at, ordering)
         self._shared = shared = SharedWork(node, state_dir, spool, means)
-        self._receipts = Receipts()
+        self._receipts = Receipts(meter.ended)
         errands = Errands(config, threads.db, threads.promise, lambda: cluster.leads)
         for each_beat in (parts.beat, refresher.follow, errands.each_beat, shared.beat):
             cluster.each_beat(each_beat)
         # What the master asks and orders.
         self._durability = Durability(state_dir, config.store_url)
-        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing)
+        health = Health(
+            config, node, self._facts, child.board, spool, trust, cluster, refresher,
+            lambda: read_all(folder_of(state_dir)), self._postman.tell if config.mail else None,
+        )  # fmt: skip
+        status = Status(config, threads, cluster, refresher, limits, self._durability, self._postman.standing, health)
         subscribers = Subscribers(config, refresher, cluster.hold)
         questions = Questions(home, status, self._receipts, subscribers, TokenAnswers(config, refresher))
-        orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared)
+        orders = Orders(home, say, announcer, templates, plan_queue, repairs, threads.desk, shared, meter.ended)
         obeyed = shared.until_obeyed if sqlite_path(config.store_url) is None else None
-        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, self._postman)
+        self._restarts = restarts = Restarts(state_dir / "restarts")
+        self._metering = metering = Metering(config, self._facts, threads, trust, status, limits, restarts)
+        self._answers = Answers(say, threads, trust, status, questions, orders, ordering, obeyed, self._postman,
+                                metering.text)  # fmt: skip
         old = Retention(config.schedule.retention, threads.db, lambda: cluster.leads)
         digests = Digests(config, node, threads.db, status.of, self._facts.ask, old.kept, self._postman.tell)
         sync = ScheduledSync(config, threads, subscribers.sync)
         chores = Chores(config, node, threads.db, say, {"digest": digests.send, "sync": sync.work})
         self._jobs = Jobs(
-            home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep, chores, old
-        )
+            home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep, health.look,
+            chores, old,
+        )  # fmt: skip
 
     def run(self) -> int:
         """Until the master says stop or is gone. Nothing here needs a farewell: all can be taken up again."""
@@ -146,6 +160,8 @@ class Dispatcher:
             self._postman.start()
             self._threads.desk.submit(self._start)
             self._threads.upkeep.submit(self._jobs.look_for_missed)
+            if self._config.metrics:
+                Scrape(self._config.metrics, self._metering.text).start()
         elif kind == "facts":
             self._facts.told(message)
         elif kind == "logs":
@@ -160,6 +176,7 @@ class Dispatcher:
             self._threads.promise(self._jobs.pool(message).submit(self._jobs.do, message))
         elif kind == "dead":
             self._threads.desk.submit(self._recover)
+            self._threads.metrics.submit(self._count_restarts)
         elif kind == "token_refused":
             self._threads.tokens.submit(self._token_refused, message)
 
@@ -197,12 +214,15 @@ class Dispatcher:
         self._announcer.announce(db)
         self._receipts.settle(db)
         self._durability.look(db)
-        self._threads.store_trouble = None
+        self._threads.store_trouble.back()
 
     def _recover(self) -> None:
-        recover(self._db(), self._home.journals, self._node, self._at_any_risk)
-        take_over(self._db(), self._node)
+        recover(self._db(), self._home.journals, self._node, self._at_any_risk, self._meter.ended)
+        take_over(self._db(), self._node, self._meter.ended)
         self._announcer.announce(self._db())
+
+    def _count_restarts(self) -> None:
+        self._restarts.count(self._facts.ask())
 
     def _at_any_risk(self, account: str) -> bool:
         """Whether the account wants custom messages repeated whose answer was never seen."""

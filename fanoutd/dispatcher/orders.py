@@ -17,6 +17,7 @@ from fanoutd.dispatcher.repair_orders import RepairOrders
 from fanoutd.dispatcher.shared_work import SharedWork
 from fanoutd.dispatcher.templates import Templates
 from fanoutd.dispatcher.threads import Pool
+from fanoutd.figures import Count
 from fanoutd.store import Database, campaigns
 from fanoutd.store.campaigns import Campaign
 from fanoutd.worker.tallies import forget
@@ -28,14 +29,15 @@ ONE_BY_ONE = (*HALTS, "campaign.resume", "campaign.retry", "campaign.repair")
 
 
 class Orders:
-    """``say`` speaks to the master. Repairs are done at the ``desk``."""
+    """``say`` speaks to the master. Repairs are done at the ``desk``. ``count`` is told what operators settle."""
 
     def __init__(
         self, home: Home, say: Callable[[dict[str, Any]], None], announcer: Announcer, templates: Templates,
-        plan_queue: PlanQueue, repairs: RepairOrders, desk: Pool, shared: SharedWork,
+        plan_queue: PlanQueue, repairs: RepairOrders, desk: Pool, shared: SharedWork, count: Count,
     ) -> None:  # fmt: skip
         self._home, self._say, self._announcer, self._templates = home, say, announcer, templates
         self._plan_queue, self._repairs, self._desk, self._shared = plan_queue, repairs, desk, shared
+        self._count = count
 
     def carry_out(self, db: Database, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """{campaign, state}, the state after it. Raises RpcError, StoreAway."""
@@ -48,7 +50,7 @@ class Orders:
         if method == "campaign.cancel":
             return commands.cancel(db, campaign)
         if method == "campaign.resolve":
-            return commands.settle(db, campaign, params["as"], params["openids"])
+            return commands.settle(db, campaign, params["as"], params["openids"], self._count)
         self._say({"t": "unhalt", "campaign": campaign.id})  # before the store says that it runs
         forget(self._home.state_dir, campaign.id)
         # Its message may be configured again since it came in.

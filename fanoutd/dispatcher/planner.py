@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,8 @@ from itertools import chain
 from fanoutd import failpoint
 from fanoutd.config import Config
 from fanoutd.dispatcher.audience import AudienceAway, NotConfigured, Unsupplied, excluded, stream
+from fanoutd.figures import Count, uncounted
+from fanoutd.outcome import RENDER, Ended, State
 from fanoutd.spool import Spool
 from fanoutd.store import Database, again_if_busy, campaigns, shards, subscribers
 from fanoutd.store.campaigns import Campaign
@@ -33,14 +36,17 @@ class _Stopped(Exception):
 
 
 class Planner:
-    """``released(shards)`` is called when people may be sent to.
+    """``released(shards)`` is called when people may be sent to, ``count`` with whom nobody will send to.
 
     A plan is one node's. A planner that stood still while another node took its plan over finds that out in each of
     its transactions, by the campaign's row, and adds nobody; no two can have made the same shard in any case.
     """
 
-    def __init__(self, config: Config, spool: Spool, node: str, released: Callable[[int], None]) -> None:
+    def __init__(
+        self, config: Config, spool: Spool, node: str, released: Callable[[int], None], count: Count = uncounted
+    ) -> None:
         self._config, self._spool, self._node, self._released = config, spool, node, released
+        self._count = count
 
     def plan(self, db: Database, campaign: Campaign) -> None:
         """Plan what is not planned yet. May be cut off anywhere and called again."""
@@ -120,10 +126,12 @@ class Planner:
     ) -> None:
         with db.transaction():
             self._own(db, campaign.id, *states, lock="")
-            shards.add(db, campaign.id, index, heeded(db, campaign, people))
+            people = heeded(db, campaign, people)
+            shards.add(db, campaign.id, index, people)
             # Its row is held no longer than it must be, and shared: workers who claim want it too.
             if self._own(db, campaign.id, *states, lock=db.LOCK_SHARED) == "planning":
                 campaigns.move(db, campaign.id, "planning", "running", reason=None)
+        self._count(campaign.account, _ended(people))
 
     def _wait(self, db: Database, campaign: Campaign, reason: str) -> None:
         with db.transaction():
@@ -164,6 +172,15 @@ def heeded(db: Database, campaign: Campaign, people: list[Planned]) -> list[Plan
     now = db.now_ms()
     barred = {openid for openid, standing in known.items() if not standing.takes(now)}
     return [replace(each, skipped=True) if each.openid in barred else each for each in people]
+
+
+def _ended(people: list[Planned]) -> Ended:
+    """Those to whom nobody will send."""
+    states = Counter(each.state for each in people)
+    return Counter({
+        (state, None, RENDER if state is State.FAILED else None): states[state]
+        for state in (State.FAILED, State.SKIPPED) if states[state]
+    })  # fmt: skip
 
 
 def take(people: Iterator[Planned], size: int) -> list[Planned]:

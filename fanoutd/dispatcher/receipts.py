@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from fanoutd.outcome import DOUBTFUL, State, channel_number
+from fanoutd.figures import Count, uncounted
+from fanoutd.outcome import DOUBTFUL, Ended, State, channel_number
 from fanoutd.store import Database, campaigns
 from fanoutd.store.corrections import resolve
 from fanoutd.times import wall_ms
@@ -60,9 +61,10 @@ class _Unknown:
 
 
 class Receipts:
-    """Used by several threads."""
+    """Used by several threads. ``count`` is told what was settled."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Count = uncounted) -> None:
+        self._count = count
         self._lock = threading.Lock()
         self._looked = -_FRESH
         self._unknown: dict[str, list[_Unknown]] = {}
@@ -137,12 +139,14 @@ class Receipts:
         openid, state = event["openid"], state_of(event["status"])
         if len(fits) > 1 or self._is_anothers(db, event, fits[0]):
             return
+        ended: Ended = Counter()
         with db.transaction():
-            if resolve(db, fits[0].campaign, state, [openid]) and event["msgid"]:  # and so its shard is held
+            if resolve(db, fits[0].campaign, state, [openid], ended) and event["msgid"]:  # and so its shard is held
                 db.execute(
                     "UPDATE fanout_delivery SET msgid = %s WHERE shard = %s AND openid = %s AND msgid IS NULL",
                     event["msgid"], fits[0].shard, openid,
                 )  # fmt: skip
+        self._count(fits[0].account, ended)
         with db.transaction():
             campaigns.finish(db, fits[0].campaign)
         self._unknown[openid].remove(fits[0])

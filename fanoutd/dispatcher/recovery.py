@@ -11,8 +11,9 @@ from pathlib import Path
 from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
 from fanoutd.dispatcher.threads import each_by_itself
+from fanoutd.figures import Count, uncounted
 from fanoutd.journal import Orphan, adopt, in_use, tag, worker_of
-from fanoutd.outcome import State, channel_number, repeatable
+from fanoutd.outcome import Ended, State, channel_number, repeatable
 from fanoutd.store import Database, campaigns, quotas, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED
 from fanoutd.store.shards import Lease, Person, Result
@@ -29,8 +30,10 @@ AtAnyRisk = Callable[[str], bool]
 """Whether an account wants custom messages repeated whose answer was never seen."""
 
 
-def recover(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk) -> int:
+def recover(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk, count: Count = uncounted) -> int:
     """Settle every journal whose lock is free; the number of journals still held by living workers.
+
+    ``count`` is told what was settled. What a worker had recorded before it died is not settled again, nor counted.
 
     Each step is guarded by state and attempt: it may be killed anywhere and run again.
     """
@@ -42,37 +45,37 @@ def recover(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk) -> 
             alive.append(path)
             return
         try:
-            _settle_all(db, orphan, node, at_any_risk)
+            _settle_all(db, orphan, node, at_any_risk, count)
         finally:
             orphan.close()  # not settled to the end, its lock must not look like a living worker's for ever
 
     each_by_itself(look_at, in_use(journals))
-    _without_journal(db, journals, node, at_any_risk)
+    _without_journal(db, journals, node, at_any_risk, count)
     return len(set(alive))
 
 
-def _settle_all(db: Database, orphan: Orphan, node: str, at_any_risk: AtAnyRisk) -> None:
+def _settle_all(db: Database, orphan: Orphan, node: str, at_any_risk: AtAnyRisk, count: Count) -> None:
     said = read(orphan.data())
     if db.shared:  # a lease that is about to be committed would be found when this journal is not read any more
         with db.transaction():
             rounds.ended(db, f"{node}/{worker_of(orphan.name)}")
     for held in shards.of_owner(db, f"{node}/{orphan.name}"):
-        settle(db, held, said, at_any_risk)
-    _settle_late(db, said)
+        settle(db, held, said, at_any_risk, count=count)
+    _settle_late(db, said, count)
     failpoint.reach("after_recovery")
     orphan.keep()
 
 
-def _without_journal(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk) -> None:
+def _without_journal(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk, count: Count) -> None:
     """Leases of this node of which no journal can speak: whatever was claimed is unknown."""
     for owner in shards.owners(db):
         holder, _, name = owner.partition("/")
         if holder == node and not (journals / name).exists():
             for held in shards.of_owner(db, owner):
-                settle(db, held, Testimony(reliable=False), at_any_risk)
+                settle(db, held, Testimony(reliable=False), at_any_risk, count=count)
 
 
-def take_over(db: Database, node: str) -> int:
+def take_over(db: Database, node: str, count: Count = uncounted) -> int:
     """Free what other nodes hold though their leases ended long ago; how many shards.
 
     Nobody here can read their journals: whoever was claimed is unknown, until they come back and tell.
@@ -80,18 +83,20 @@ def take_over(db: Database, node: str) -> int:
     ended = [held for held in shards.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
 
     def taken(held: Lease) -> None:
-        settle(db, held, Testimony(reliable=False), lambda _account: False, TAKEN_OVER_AFTER_MS)
+        settle(db, held, Testimony(reliable=False), lambda _account: False, TAKEN_OVER_AFTER_MS, count)
 
     each_by_itself(taken, ended)
     return len(ended)
 
 
 def settle(
-    db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk, ended_before: int | None = None
-) -> None:
+    db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk, ended_before: int | None = None,
+    count: Count = uncounted,
+) -> None:  # fmt: skip
     """One shard: what its people came to, then free for the next worker; unless another node was faster, or the lease
     did not end so many milliseconds ago."""
     results: list[Result] = []
+    ended: Ended = Counter()
     with db.transaction():
         if not shards.still_held(db, held, ended_before):
             return
@@ -113,8 +118,9 @@ def settle(
                 after = replace(after, state=State.RESEND)
             if after != person.progress:
                 results.append((person.pos, after))
-        shards.record(db, held.shard, held.token, results)
+        shards.record(db, held.shard, held.token, results, ended)
         shards.release(db, held)
+    count(campaign.account, ended)
     failpoint.reach("mid_recovery")
     with db.transaction():
         campaigns.finish(db, held.campaign)
@@ -134,12 +140,13 @@ def _calls(said: Testimony, held: Lease, claimed: list[Person], first: int) -> C
     return made
 
 
-def _settle_late(db: Database, said: Testimony) -> None:
+def _settle_late(db: Database, said: Testimony, count: Count) -> None:
     """Leases that somebody has taken over meanwhile: their people were called unknown, and may be told now.
 
     Only of what the store had granted: of a lease that was asked for in vain somebody else may have had the token.
     """
     for (shard, token), whose in said.granted.items():
+        ended: Ended = Counter()
         with db.transaction():
             campaign = shards.campaign_of(db, shard)
             if campaign is None or campaign.cause in DISTRUSTED or tag(campaign.id) != whose:
@@ -152,4 +159,5 @@ def _settle_late(db: Database, said: Testimony) -> None:
                 after = said.judge(before, place, person.openid, channels, own)
                 if not after.doubtful:
                     results.append((person.pos, after))
-            shards.record(db, shard, token, results)
+            shards.record(db, shard, token, results, ended)
+        count(campaign.account, ended)

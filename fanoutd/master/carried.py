@@ -199,6 +199,7 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "subscriber.opt_out": _subscriber,
     "subscriber.opt_in": _subscriber,
     "subscriber.sync": _sync,
+    "daemon.metrics": _nothing,
     "recurring.list": _nothing,
     "recurring.remove": _recurring,
     "mail.test": _nothing,

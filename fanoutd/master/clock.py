@@ -120,7 +120,8 @@ Timetable = Mapping[str, Every | Crontab]
 def intervals_of(schedule: Schedule) -> dict[str, float]:
     """The jobs that there are: name -> seconds between two runs."""
     return {
-        "token_check": schedule.token_check, "spool_sweep": _SPOOL_SWEEP, "rescue_sweep": _RESCUE_SWEEP,
+        "health_check": schedule.health_check, "token_check": schedule.token_check,
+        "spool_sweep": _SPOOL_SWEEP, "rescue_sweep": _RESCUE_SWEEP,
         "quota_check": _QUOTA_CHECK, "errands": _ERRANDS, "recurring": _RECURRING,
     }  # fmt: skip
 

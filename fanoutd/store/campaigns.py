@@ -167,6 +167,11 @@ def in_states(db: Database, *states: str, lock: str = "") -> list[Campaign]:
     return [_campaign(row) for row in rows]
 
 
+def by_state(db: Database) -> dict[str, int]:
+    """How many there are in each state; a state without any is not there."""
+    return {state: int(count) for state, count in db.rows("SELECT state, COUNT(*) FROM fanout_campaign GROUP BY state")}
+
+
 def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> bool:
     """Change the state if it still is ``old``; further columns with it. Says whether it did. In a transaction."""
     if (old, new) not in MOVES:

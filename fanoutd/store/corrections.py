@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from fanoutd.errors import FanoutdError
-from fanoutd.outcome import DOUBTFUL, MOVES, RENDER, State, channel_name, errcode_word
+from fanoutd.outcome import DOUBTFUL, MOVES, RENDER, Ended, State, channel_name, errcode_word
 from fanoutd.store.database import Database, holes
 from fanoutd.store.shards import adjust
 
@@ -74,14 +74,20 @@ def _reopen_unknown(db: Database, shard: int, changed: Counter[str]) -> None:
     )  # fmt: skip
 
 
-def resolve(db: Database, campaign: str, new: State, openids: Collection[str] | None) -> int:
-    """Take somebody's word for what became of the unknown ones, of all or of these; how many they were."""
+def resolve(
+    db: Database, campaign: str, new: State, openids: Collection[str] | None, ended: Ended | None = None
+) -> int:
+    """Take somebody's word for what became of the unknown ones, of all or of these; how many they were.
+
+    ``ended`` is filled in with what they came to.
+    """
+    ended = Counter() if ended is None else ended
     assert all((old, new) in MOVES for old in DOUBTFUL)
     count = 0
     for (shard,) in db.rows(
         f"SELECT id FROM fanout_shard WHERE campaign = %s AND unknown > 0 ORDER BY id{db.LOCK}", campaign
     ):
-        count += sum(_resolve(db, shard, new, some) for some in _some(openids))
+        count += sum(_resolve(db, shard, new, some, ended) for some in _some(openids))
     return count
 
 
@@ -92,18 +98,20 @@ def _some(openids: Collection[str] | None) -> list[tuple[str, ...] | None]:
     return [tuple(known[at : at + _AT_ONCE]) for at in range(0, len(known), _AT_ONCE)]
 
 
-def _resolve(db: Database, shard: int, new: State, openids: tuple[str, ...] | None) -> int:
+def _resolve(db: Database, shard: int, new: State, openids: tuple[str, ...] | None, ended: Ended) -> int:
     among = "" if openids is None else f" AND openid IN ({holes(len(openids))})"
     where = f"shard = %s AND state IN ({_DOUBTFUL}){among}"
     args = (shard, *(openids or ()))
     found = db.rows(f"SELECT pos, state, channel FROM fanout_delivery WHERE {where}", *args)
     changed: Counter[str] = Counter(unknown=-len(found), resend=-sum(row[1] == State.RESEND for row in found))
+    errcode = 0 if new is State.SENT else None
     for _, _, channel in found:
         changed[f"sent_{channel_name(channel or 1)}" if new is State.SENT else "failed"] += 1
+        ended[new, channel or 1, errcode] += 1
     db.execute(
         f"UPDATE fanout_delivery SET state = %s, channel = COALESCE(channel, 1), errcode = %s, since = NULL, "
         f"boot = NULL, updated_at = {db.NOW_MS} WHERE {where}",
-        new, 0 if new is State.SENT else None, *args,
+        new, errcode, *args,
     )  # fmt: skip
     row = db.one("SELECT errors FROM fanout_shard WHERE id = %s", shard)
     adjust(db, shard, changed, Counter(json.loads(row[0]) if row else {}))

@@ -11,18 +11,20 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fanoutd.boot import boot_tag
 from fanoutd.outcome import (
     CHANNELS,
     DOUBTFUL,
+    ENDED,
     LONG_AGO,
     MOVES,
     NEVER_HEARD,
     OPEN,
     RENDER,
+    Ended,
     Progress,
     State,
     channel_name,
@@ -241,14 +243,17 @@ class Attempt:
     shard: int
     token: int
     results: Sequence[Result]
+    ended: Ended = field(default_factory=Counter)
+    """Filled in as they are written: those of them who came into a final state by it."""
 
 
-def record(db: Database, shard: int, token: int, results: Iterable[Result]) -> bool:
+def record(db: Database, shard: int, token: int, results: Iterable[Result], ended: Ended | None = None) -> bool:
     """Write outcomes of the attempt ``token``, and the shard's counters with them. False as in ``record_all``.
 
-    Late results, of an attempt that was given up as unknown in the meantime, are taken too.
+    Late results, of an attempt that was given up as unknown in the meantime, are taken too. ``ended`` is filled in.
     """
-    return not record_all(db, ask_to_record(db, [Attempt(shard, token, list(results))]))
+    attempt = Attempt(shard, token, list(results), Counter() if ended is None else ended)
+    return not record_all(db, ask_to_record(db, [attempt]))
 
 
 Recording = list[tuple[Attempt, Later]]
@@ -331,6 +336,8 @@ class _Writing:
         self._left[at] -= count
         _count(self.changed, self.errors, source, None, -count)
         _count(self.changed, self.errors, progress.state, progress, count)
+        if count and progress.state in ENDED and progress.state is not source:
+            self.attempt.ended[progress.state, progress.channel, progress.errcode] += count
 
 
 def _write(db: Database, writing: Sequence[_Writing]) -> None:

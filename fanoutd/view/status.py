@@ -28,6 +28,9 @@ def _head(status: dict[str, Any]) -> Iterator[Text]:
         f"  generation {word(status['generation'])}  node {word(status['node'])}  pid {word(status['pid'])}",
         f"  since {word(status['started_at'])}",
     )  # fmt: skip
+    for each in status.get("conditions") or ():  # a daemon of an earlier version has none
+        if each["state"] == "broken":
+            yield Text(f"{each['words']} (since {each['since']})", style="yellow")
     for what in ("reload", "upgrade"):
         if status[what] and status[what]["error"]:
             yield Text(f"the last {what} was refused: {status[what]['error']}", style="yellow")

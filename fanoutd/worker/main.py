@@ -20,6 +20,7 @@ from fanoutd.boot import uptime_ms
 from fanoutd.bucket import Bucket, bucket_path, now
 from fanoutd.child import READY, Child
 from fanoutd.config import hooks, sqlite_path
+from fanoutd.figures_file import Meter, folder_of
 from fanoutd.lines import LineBuffer, encode
 from fanoutd.log import follow as follow_log
 from fanoutd.message import RenderError
@@ -103,6 +104,7 @@ class Worker:
         self._epoll.register(self._term, select.EPOLLIN)
         signal.signal(signal.SIGTERM, lambda *_: os.eventfd_write(self._term, 1))
         self._recorder: Recorder | None = None
+        self._meter: Meter | None = None
         self._wire: Wire | None = None
         self._watch: Watch | None = None
         self._lanes: dict[str, Lane] = {}
@@ -204,9 +206,11 @@ class Worker:
             c = self._child
             name = f"w{c.slot}-{os.getpid()}-{os.urandom(4).hex()}"
             journals = c.config.daemon.state_dir / "journals"
+            if self._meter is None:
+                self._meter = Meter(folder_of(c.config.daemon.state_dir), f"row-{c.row}")
             try:
                 self._recorder = Recorder(
-                    c.config.store_url, journals, c.node, name, self._concurrency, c.config.accounts,
+                    c.config.store_url, journals, c.node, name, self._concurrency, c.config.accounts, self._meter,
                     hooks(c.config.audiences.values()),
                 )
             except OSError as e:
@@ -375,6 +379,7 @@ class Worker:
         self._child.board.write(
             self._child.row, campaign=campaign, sent=f.sent, failed=f.failed, rate=f.rate, heartbeat=time.monotonic()
         )
+        self._child.board.unrecorded(self._child.row, self._recorder.late_since if self._recorder else 0.0)
 
     # ---- the wire
 
@@ -433,6 +438,11 @@ class Worker:
     def _ended(self, context: tuple[Lane, Job, int, str], answer: Answer) -> None:
         lane, job, channel, fingerprint = context
         at = now()
+        if self._meter is not None:
+            result = answer.failure if answer.errcode is None else answer.errcode
+            self._meter.request(
+                lane.account.name, channel_name(channel) or "", result, answer.seconds if answer.left else None
+            )
         lane.trials.ended((job.hold.campaign.id, channel))
         if answer.errcode is None:
             lane.breaker.failed(at)

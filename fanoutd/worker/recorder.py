@@ -19,8 +19,9 @@ from typing import TypeVar
 from fanoutd import failpoint
 from fanoutd.bucket import now
 from fanoutd.config import Account
+from fanoutd.figures_file import Meter
 from fanoutd.journal import Journal
-from fanoutd.outcome import Progress
+from fanoutd.outcome import Ended, Progress, State
 from fanoutd.store import (
     Database,
     StoreAway,
@@ -169,6 +170,8 @@ class _Round:
     """CLOCK_BOOTTIME before it began: leases are measured from here."""
     full: bool = False
     """People were asked for, but two windows are open."""
+    ended: dict[str, Ended] = field(default_factory=dict)
+    """Who came into a final state by it, by account."""
     skipped: int = 0
     """Claimed only to find that they take no messages."""
     freed: list[Hold] = field(default_factory=list)
@@ -214,13 +217,14 @@ class Recorder:
 
     def __init__(
         self, store_url: str, journals: Path, node: str, name: str, concurrency: int,
-        accounts: Mapping[str, Account], hooks: Collection[str] = (),
+        accounts: Mapping[str, Account], meter: Meter, hooks: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.inbox: deque[Word] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._url, self._journals, self._node, self._name = store_url, journals, node, name
         self._worker = f"{node}/{name}"
         self._concurrency = concurrency
+        self._meter = meter
         self._hooks = hooks  # the statements that some audience has
         self._rests = Rests(accounts)
         self._calls: deque[tuple[str, int]] = deque()
@@ -239,6 +243,7 @@ class Recorder:
         self._ending = False
         self._holds: list[Hold] = []
         self.shares: dict[str, float] = {}  # of campaigns in hand: which part has ended, for the eye only
+        self.late_since = 0.0  # since when there are outcomes that the store does not have; 0: none. CLOCK_MONOTONIC
         self._looked = 0.0
         self._rate = 0.0  # outcomes a second
         self._took = 0.0  # seconds that a transaction takes, as of late
@@ -333,6 +338,8 @@ class Recorder:
             while not (self._ending and not self._holds):
                 self._wait()
                 self._work(db)
+                self._meter.write_if_due(last=not self._holds)
+            self._meter.close()
             if db.shared:
                 self._forget_rounds(db)
             db.close()
@@ -369,7 +376,10 @@ class Recorder:
             return
         work.calls = Counter(self._calls.popleft() for _ in range(len(self._calls)))
         self._round += 1
+        self.late_since = time.monotonic() if work.results else 0.0
         self._patiently(lambda: self._write(db, work))
+        self.late_since = 0.0
+        self._tally(work)
         if work.results:
             failpoint.reach("after_record")
         self._apply(work)
@@ -393,6 +403,13 @@ class Recorder:
             raise
         self._durable = now()
         self._took += (self._durable - began - self._took) * 0.3
+
+    def _tally(self, work: _Round) -> None:
+        """Who dies before this has not counted them, and nobody else does: what is recorded is not recovered."""
+        for account, ended in work.ended.items():
+            self._meter.count(account, ended)
+        if work.ended:
+            self._meter.write()
 
     def _begin_rounds(self, db: Database) -> None:
         with db.transaction():
@@ -436,6 +453,7 @@ class Recorder:
         keep_up(db)
         work.freed, work.renewed, work.lost, work.claimed, work.tokens, work.no_room = [], [], [], [], [], None
         work.skipped, work.parked, work.passed, work.day = 0, [], False, quotas.day(wall_ms())
+        work.ended = {}
         self._rests.begin(f"{self._node}/{self.journal.name}")
         with db.transaction():
             number = rounds.write(db, self._worker, self._round) if db.shared else None
@@ -486,6 +504,9 @@ class Recorder:
             hold = attempts[unseen]
             campaigns.move(db, hold.campaign.id, "running", "paused", cause="past", reason=WENT_BACK)
             work.lost.append(hold)
+        for attempt, hold in attempts.items():
+            if attempt.ended:
+                _add(work.ended, hold.campaign.account, attempt.ended)
 
     def _learn(self, db: Database, work: _Round) -> None:
         for account in {account for account, _, _ in work.learnt}:
@@ -597,7 +618,9 @@ class Recorder:
             last = len(people) < wanted
             takers = sift.sift(db, hold.campaign, hold.lease, people, asked)
             window = asked = None  # whoever comes after them is asked for now
-            work.skipped += len(people) - len(takers)
+            if skipped := len(people) - len(takers):
+                work.skipped += skipped
+                _add(work.ended, hold.campaign.account, Counter({(State.SKIPPED, None, None): skipped}))
             due = self._rests.sift(db, hold.campaign, hold.lease, takers, allowed)
             passed += len(takers) - len(due)
             kept += due
@@ -710,3 +733,7 @@ class Recorder:
     def _tell(self, word: Word) -> None:
         self.inbox.append(word)
         os.eventfd_write(self.wake_fd, 1)
+
+
+def _add(ended: dict[str, Ended], account: str, more: Ended) -> None:
+    ended.setdefault(account, Counter()).update(more)

@@ -35,6 +35,10 @@ _EVENTS = {
     pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
 }
 
+#: Calls without an answer, in a word each: no byte of the body left; none came in time; the connection broke before one
+#: came; there was one, without an errcode.
+FAILURES = NOT_SENT, TIMEOUT, LOST, UNREADABLE = "not_sent", "timeout", "lost", "unreadable"
+
 #: The longest answer that is read; WeChat's have about 100 bytes.
 _MAX_ANSWER = 64 * 1024
 
@@ -44,13 +48,16 @@ class Answer:
     """What came of a request. ``errcode`` is None when nothing was understood.
 
     ``left`` is when the body began to leave this machine (CLOCK_BOOTTIME, milliseconds); 0 when it is certain that
-    no byte of it did.
+    no byte of it did. ``seconds`` is how long the call took.
     """
 
     left: int
     errcode: int | None
     msgid: int | None = None
     errmsg: str = ""
+    seconds: float = 0.0
+    failure: str = UNREADABLE
+    """One of ``FAILURES``, where there is no errcode."""
 
 
 class Call:
@@ -97,25 +104,27 @@ class Call:
         self._answer += data
         return None
 
-    def answer(self, failed: bool) -> Answer:
-        """The outcome, once libcurl is through with it."""
-        if failed or not self._left:
-            return Answer(self._left, None)
-        return parse(bytes(self._answer), self._left)
+    def answer(self, error: int) -> Answer:
+        """The outcome, once libcurl is through with it; ``error`` is its code, 0 for none."""
+        seconds = self.curl.getinfo(pycurl.TOTAL_TIME)
+        if error or not self._left:
+            failure = NOT_SENT if not self._left else TIMEOUT if error == pycurl.E_OPERATION_TIMEDOUT else LOST
+            return Answer(self._left, None, seconds=seconds, failure=failure)
+        return parse(bytes(self._answer), self._left, seconds)
 
 
-def parse(data: bytes, left: int) -> Answer:
+def parse(data: bytes, left: int, seconds: float = 0.0) -> Answer:
     """WeChat's answer: JSON with an errcode, whatever the HTTP status says."""
     try:
         answer = json.loads(data)
         errcode = answer["errcode"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return Answer(left, None)
+        return Answer(left, None, seconds=seconds)
     if not isinstance(errcode, int) or isinstance(errcode, bool) or not -(2**31) <= errcode < 2**31:
-        return Answer(left, None)
+        return Answer(left, None, seconds=seconds)
     msgid = answer.get("msgid")
     msgid = msgid if isinstance(msgid, int) and abs(msgid) < 2**63 else None
-    return Answer(left, errcode, msgid, str(answer.get("errmsg", ""))[:200])
+    return Answer(left, errcode, msgid, str(answer.get("errmsg", ""))[:200], seconds)
 
 
 def _easy(call: Call) -> pycurl.Curl:
@@ -201,15 +210,15 @@ class Wire:
         while queued:
             queued, good, bad = self._multi.info_read()
             for curl in good:
-                ended.append(self._end(curl, failed=False))
-            for curl, _, _ in bad:
-                ended.append(self._end(curl, failed=True))
+                ended.append(self._end(curl, 0))
+            for curl, error, _ in bad:
+                ended.append(self._end(curl, error))
         return ended
 
-    def _end(self, curl: pycurl.Curl, failed: bool) -> tuple[Any, Answer]:
+    def _end(self, curl: pycurl.Curl, error: int) -> tuple[Any, Answer]:
         self._multi.remove_handle(curl)
         call = self._calls[curl]
-        answer = call.answer(failed)
+        answer = call.answer(error)
         context, call.context = call.context, None
         self._free.append(call)
         return context, answer
