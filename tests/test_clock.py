@@ -11,11 +11,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from fanoutd.chores import LATEST
 from fanoutd.config import Config, load
 from fanoutd.dispatcher import chores as dispatcher_chores
-from fanoutd.dispatcher.chores import LATEST_MS, Chores
+from fanoutd.dispatcher.chores import Chores
 from fanoutd.dispatcher.queries import RpcError
-from fanoutd.master.clock import LATEST, Clock, Due, timetable
+from fanoutd.master.clock import Clock, Due, timetable
 from fanoutd.master.timing import Crontab, Every
 from fanoutd.store import Database, open_store
 from fanoutd.store.chores import Mark, look
@@ -168,7 +169,7 @@ NINE = ms("2026-03-02T09:00")
     (Mark(NINE - DAY, (NINE,), NINE + DAY, "n1"), NINE + DAY, NINE + DAY),  # begun, not ended
 ])  # fmt: skip
 def test_what_is_due(mark: Mark, now: int, due: int | None) -> None:
-    assert mark.due("0 9 * * *", "UTC", now, LATEST_MS) == due
+    assert mark.due("0 9 * * *", "UTC", now, int(LATEST * 1000)) == due
 
 
 @pytest.fixture

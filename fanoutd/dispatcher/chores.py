@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fanoutd.chores import LATEST, lines
 from fanoutd.config import Config
 from fanoutd.store import Database, chores
 from fanoutd.store.chores import Mark
 from fanoutd.times import wall_ms
 
 log = logging.getLogger(__name__)
-
-#: How late one that was missed is still done, in milliseconds.
-LATEST_MS = 6 * 3_600_000
 
 #: Seconds until one that failed is tried again.
 _PAUSE = {"digest": 60.0, "sync": 600.0}
@@ -29,11 +27,6 @@ _ONCE = ("digest",)
 
 Work = Callable[[int, int], str | None]
 """Given the planned time, and the one before it that was seen to; in words what was done."""
-
-
-def chores_of(config: Config) -> dict[str, str]:
-    """Their crontab lines, empty where they are off: without mail there is no digest."""
-    return {"digest": config.schedule.digest if config.mail else "", "sync": config.schedule.sync}
 
 
 class Chores:
@@ -46,7 +39,7 @@ class Chores:
     ) -> None:  # fmt: skip
         self._node, self._connect, self._say = node, connect, say
         self._timezone = config.schedule.timezone
-        self._lines = {name: line for name, line in chores_of(config).items() if line}
+        self._lines = lines(config)
         self._work = {name: work[name] for name in self._lines}
         self._not_before: dict[str, float] = {}
 
@@ -77,7 +70,7 @@ class Chores:
     def _due(self, name: str) -> tuple[Mark, int | None]:
         now = wall_ms()
         mark = chores.look(self._connect(), name, now)
-        return mark, mark.due(self._lines[name], self._timezone, now, LATEST_MS)
+        return mark, mark.due(self._lines[name], self._timezone, now, int(LATEST * 1000))
 
     def _begin(self, name: str, planned: int) -> bool:
         """False: it is left to the node that began it, and counts as done."""

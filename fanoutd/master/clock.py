@@ -20,6 +20,7 @@ from apscheduler.executors.base import BaseExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.base import BaseScheduler
 
+from fanoutd.chores import LATEST, lines
 from fanoutd.config import Config, Schedule
 from fanoutd.master.takeover import Document
 from fanoutd.master.timing import Crontab, Every
@@ -110,9 +111,6 @@ _QUOTA_CHECK = 600.0
 #: The same for what is older than it shall be kept; and until the first look after a start.
 _RETENTION, _FIRST_RETENTION = 3600.0, 60.0
 
-#: How late what a crontab plans is still done, in seconds.
-LATEST = 6 * 3600.0
-
 Timetable = Mapping[str, Every | Crontab]
 """A job's name -> when it runs."""
 
@@ -129,11 +127,10 @@ def intervals_of(schedule: Schedule) -> dict[str, float]:
 def timetable(config: Config) -> Timetable:
     """The jobs that there are. What a crontab plans the dispatcher asks for again when its time was missed."""
     schedule = config.schedule
-    lines = {"digest": schedule.digest if config.mail else "", "sync": schedule.sync}
     return {
         **{name: Every(seconds) for name, seconds in intervals_of(schedule).items()},
         "retention": Every(_RETENTION, _FIRST_RETENTION),
-        **{name: Crontab(line, schedule.timezone, LATEST) for name, line in lines.items() if line},
+        **{name: Crontab(line, schedule.timezone, LATEST) for name, line in lines(config).items()},
     }
 
 
