@@ -201,6 +201,24 @@ def test_a_state_directory_without_room_is_told_of_and_not_ten_times(
     assert node.look(3) == []
 
 
+def test_a_look_finds_what_it_can_when_the_disk_or_the_descriptors_are_in_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = url("sqlite", tmp_path)
+    with closing(open_store(found)) as db:
+        migrate(db)
+    node = Node("a", tmp_path, found)
+
+    def fails(*_: object) -> Any:
+        raise OSError(24, "Too many open files")
+
+    for name in ("pending", "ages"):
+        monkeypatch.setattr(Spool, name, fails)
+    monkeypatch.setattr(node.health._recent, "look", fails)
+    assert node.look(3) == []
+    assert (node.state("store"), node.state("spool"), node.state("api_errors")) == ("ok", "unknown", "ok")
+
+
 def test_a_worker_whose_outcomes_cannot_be_recorded_shows_since_when(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     try:

@@ -24,6 +24,7 @@ from fanoutd.dispatcher.inquiry import Answer, Inquiry
 from fanoutd.dispatcher.measure_api import Probe, Recent
 from fanoutd.dispatcher.store_trouble import AGAIN, StoreTrouble
 from fanoutd.figures import Figures, Histogram
+from fanoutd.health.conditions import CONDITIONS
 from fanoutd.health.judge import Finding
 from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns, nodes, quotas, shards
@@ -78,7 +79,7 @@ def test_deaths_are_counted_over_ten_minutes_and_over_restarts_of_the_daemon() -
     assert len(deaths.deaths) == 9
     deaths.look("tuesday", [worker(1, restarts=1)], at + 601_000)
     well_now = measure.workers(deaths, [], 5)
-    assert well_now.bad is False and well_now.words == "1 deaths in the last 10 min (worker 1: 1)"
+    assert well_now.bad is False and well_now.words == "1 death in the last 10 min (worker 1: 1)"
     deaths.look("tuesday", [worker(1, restarts=1)], at - 5)  # the clock was set back
     assert deaths.deaths == []
 
@@ -340,6 +341,8 @@ def test_nodes_that_are_gone_without_a_word(db: Database, config: Config) -> Non
         found = measure_store.cluster(db, config, tokens, "me", {}, steady)
         return {each.key.of: each for each in found if each.key.name == "node"}
 
+    everything = {each.key.name for each in measure_store.cluster(db, config, tokens, "me", {}, True)}
+    assert everything == {name for name, each in CONDITIONS.items() if each.shared}
     found = look(True)
     assert set(found) == {"there", "dead"} and found["there"].key.account is None
     well(found["there"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -102,7 +102,9 @@ class Health:
 
     def _ask_store(self) -> Said:
         """In a thread of its own, on a connection of its own: whether one can be had is a part of the answer."""
-        submissions = self._spool.pending()
+        submissions: list[str] = []
+        with suppress(OSError):  # no descriptor left, say: that is not the store's
+            submissions = self._spool.pending()
         with closing(open_store(self._config.store_url)) as db:
             return again_if_busy(
                 lambda: measure_store.ask(db, self._node, self._trust.given.is_set(), submissions)
@@ -124,7 +126,9 @@ class Health:
         return [found, measure_store.slow(answer.value, self._config.health.store_latency)]
 
     def _of_apis(self, said: Said | None, probes: Mapping[str, Answer[Probe]]) -> list[Finding]:
-        recent, findings = self._recent.look(), []
+        findings, recent = list[Finding](), Figures()
+        with suppress(OSError):
+            recent = self._recent.look()
         waits = said.waits if said is not None and self._cluster.leads else {}
         for name, account in self._config.accounts.items():
             answer = probes[account.api_base]
@@ -151,7 +155,11 @@ class Health:
     def _of_spool(self, said: Said | None) -> Finding:
         if said is None or said.memory is None:
             return Finding(Key("spool"), None)
-        return measure.spool(self._spool.ages(time.time()), said.unknown, self._config.health.spool_age)
+        try:
+            ages = self._spool.ages(time.time())
+        except OSError:
+            return Finding(Key("spool"), None)
+        return measure.spool(ages, said.unknown, self._config.health.spool_age)
 
     def _of_clock(self, said: Said | None, probes: Mapping[str, Answer[Probe]]) -> Finding:
         others = {"the store's": None if said is None else said.ahead}

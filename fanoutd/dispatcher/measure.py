@@ -56,7 +56,7 @@ class Deaths:
 
 
 def name_of(worker: Worker) -> str:
-    return "dispatcher" if worker["role"] == "dispatcher" else f"{worker['role']} {worker['slot']}"
+    return f"{worker['role']} {worker['slot']}" if worker["slot"] else str(worker["role"])
 
 
 def workers(deaths: Deaths, rows: Iterable[Worker], most: int) -> Finding:
@@ -67,7 +67,8 @@ def workers(deaths: Deaths, rows: Iterable[Worker], most: int) -> Finding:
     parts = []
     if deaths.deaths:
         worst = sorted(by_name.items(), key=lambda each: -each[1])[:5]
-        parts.append(f"{len(deaths.deaths)} deaths in the last 10 min ("
+        many = "1 death" if len(deaths.deaths) == 1 else f"{len(deaths.deaths)} deaths"
+        parts.append(f"{many} in the last 10 min ("
                      + ", ".join(f"{name}: {count}" for name, count in worst) + ")")  # fmt: skip
     if waiting := [name_of(each) for each in rows if each["state"] == "backoff"]:
         parts.append(f"{', '.join(waiting[:5])}: died young, and waits before it is tried again")
