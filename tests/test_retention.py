@@ -26,35 +26,10 @@ from fanoutd.spool import Spool
 from fanoutd.store import Database, campaigns, open_store, retention, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
-from fanoutd.store.shards import Planned
 from support import stores
 from support.bench import wait_for
 from support.master import write_config
-
-DAY_MS = 86_400_000
-KEPT = 90 * 86400.0
-
-
-def add(db: Database, id: str, people: int, days_ago: float = 100, state: str = "done", size: int = 700,
-        **columns: Any) -> list[int]:  # fmt: skip
-    """A campaign that ended so long ago, everybody sent to; its shards."""
-    at = db.now_ms() - int(days_ago * DAY_MS)
-    with db.transaction():
-        campaigns.insert(db, Campaign(
-            id, "main", "supply", None, None, None, state, None, None, at - 1000, None, at - 1000, at, True, "n1",
-            "query", {"channels": ["custom"]},
-        ))  # fmt: skip
-        made = []
-        for idx, first in enumerate(range(0, people, size)):
-            count = min(size, people - first)
-            made.append(shards.add(db, id, idx, [Planned(f"oPERSON{first + i:07d}") for i in range(count)]))
-        db.execute("UPDATE fanout_delivery SET state = %s WHERE shard IN "
-                   "(SELECT id FROM fanout_shard WHERE campaign = %s)", State.SENT, id)  # fmt: skip
-        db.execute("UPDATE fanout_shard SET sent_custom = size, pending = 0 WHERE campaign = %s", id)
-        db.execute("INSERT INTO fanout_history (campaign, at, node, action) VALUES (%s, 1, 'n1', 'submit')", id)
-        for name, value in columns.items():
-            db.execute(f"UPDATE fanout_campaign SET {name} = %s WHERE id = %s", value, id)
-    return made
+from support.old_campaigns import DAY_MS, KEPT, add
 
 
 def known(db: Database) -> list[str]:
