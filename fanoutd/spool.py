@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -125,13 +125,17 @@ class Spool:
         """Of what waits in new/, in seconds, at this time of the wall clock."""
         return {name: max(0.0, now_s - at / 1e9) for at, name in self._waiting()}
 
-    def expire_keys(self, older_than_s: float, now_s: float | None = None) -> int:
-        """Forget the keys accepted longer ago than this; return how many."""
+    def expire_keys(
+        self, older_than_s: float, standing: Callable[[list[str]], set[str]], now_s: float | None = None
+    ) -> int:
+        """Forget the keys accepted longer ago than this, but for those of campaigns that ``standing`` says are there;
+        return how many."""
         limit_ns = ((time.time() if now_s is None else now_s) - older_than_s) * 1e9
-        old = [entry for entry in os.scandir(self._keys) if entry.stat().st_mtime_ns < limit_ns]
-        for entry in old:
-            os.unlink(entry.path)
-        return len(old)
+        old = [entry.name for entry in os.scandir(self._keys) if entry.stat().st_mtime_ns < limit_ns]
+        gone = sorted(set(old) - standing(old)) if old else []
+        for campaign in gone:
+            self.forget(campaign)
+        return len(gone)
 
     def _waiting(self) -> list[tuple[int, str]]:
         """(nanoseconds when it was written, id), while the other side may remove files."""

@@ -14,7 +14,6 @@ from fanoutd.config import (
     Health,
     TokenQuery,
     Window,
-    effect,
     fields,
     find,
     load,
@@ -223,12 +222,8 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
     )
 
 
-def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
-    tables = [line.split(":")[0] for line in loaded(FULL).warnings]
-    assert tables == [
-        "[schedule] digest",
-    ]
-    assert "[schedule] digest: accepted, no effect in this version yet" in loaded(FULL).warnings
+def test_every_key_has_its_effect(loaded: Load) -> None:
+    assert loaded(FULL).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -256,12 +251,6 @@ def test_a_mail_servers_password_is_hidden_in_each_of_its_forms_and_its_ca_lies_
     assert "user" not in config.secrets()
     assert "AKIA0123456789" in loaded(mail.replace("user:", "AKIA0123456789:") + ACCOUNT + MESSAGE).secrets()
     assert "p%40ss" not in show(config) + repr(config) and "p@ss" not in repr(config)
-
-
-def test_no_row_of_the_table_of_warnings_is_about_a_key_that_does_not_exist() -> None:
-    for pattern in effect.NO_EFFECT_YET:
-        table, *keys = pattern.split(".")
-        assert not keys or keys[-1] in {**fields.SINGLE, **fields.NAMED}[table]
 
 
 def test_values_that_have_their_effect_give_no_warning(loaded: Load) -> None:
@@ -321,6 +310,9 @@ CUSTOM = 'custom.msgtype = "text"\ncustom.text.content = "x"\n'
         ('[store]\nurl = "mysql://u@db.example/x?ssl_verify_name=off"', "[store] url: says something of the server's"),
         ('[store]\nurl = "mysql://u:top/secret@db.example/x"', "[store] url: wants sqlite:///path"),
         ('[schedule]\ndigest = "daily"', "[schedule] digest: wants five crontab fields"),
+        ('[schedule]\ndigest = "0 24 * * *"', "[schedule] digest: "),
+        ('[schedule]\nsync = "0 4 31 2 *"', "[schedule] sync: '0 4 31 2 *' never comes"),
+        ('[schedule]\ntimezone = "Asia"', "[schedule] timezone: no time zone"),
         ('[metrics]\nlisten = "9464"', "[metrics] listen: wants an address"),
         ("[metrics]", "[metrics] listen: is missing"),
         ('[mail]\nfrom = "a"\nto = ["b"]', "[mail] smtp: is missing"),

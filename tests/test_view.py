@@ -207,12 +207,25 @@ def test_the_status_in_words() -> None:
     shown = plain(status.picture(state()))
     for words in ("fanoutd 0.1.0  running  generation 2  node n1  pid 4710  since 2026-01-02T15:04:05.678+08:00",
                   "sqlite, 0.2 ms", "3 waiting", "4 waiting, 2 being sent",
-                  "main, 100 calls a second, token good for 1 h 56 min",
-                  "token_check: ok, next 2026-01-02T15:05:05.678+08:00"):  # fmt: skip
+                  "main, 100 calls a second, token good for 1 h 56 min"):  # fmt: skip
         assert words in shown
     row = next(line for line in shown.splitlines() if "4711" in line)
     assert row.split() == ["1", "worker", "4711", "busy", "12,345", "6", "100/s", "40", "MiB", "3", "c-1"]
     assert "refused" not in shown
+
+
+def test_the_jobs_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "local_ms", lambda: 1_767_337_500_000)  # 2026-01-02 07:05 UTC
+    rows: list[dict[str, Any]] = [
+        {"name": "token_check", "next": "2026-01-02T15:05:05.600+08:00", "last": None, "result": None,
+         "duration_ms": None},
+        {"name": "digest", "next": "2026-01-03T01:00:00.000+00:00", "last": "2026-01-02T01:00:01.000+00:00",
+         "result": "handed to the mail", "duration_ms": 1234},
+    ]  # fmt: skip
+    lines = [" ".join(line.split()) for line in plain(status.picture(state(jobs=rows))).splitlines()]
+    assert lines[-3:] == [
+        "job next in took last", "token_check 5.6 s - not run yet", "digest 17 h 55 min 1,234 ms handed to the mail",
+    ]  # fmt: skip
 
 
 def test_what_is_wrong_is_said_as_it_is() -> None:
@@ -225,7 +238,7 @@ def test_what_is_wrong_is_said_as_it_is() -> None:
     )))  # fmt: skip
     for words in ("the last reload was refused: fanoutd.toml: [daemon] log_file: no", "sqlite, does not answer",
                   "no good token: [account.main] app_secret: 40125 [/x]",
-                  "token_check: error: [b], next -"):  # fmt: skip
+                  "token_check        -     -  error: [b]"):  # fmt: skip
         assert words in shown
 
 

@@ -36,7 +36,7 @@ class Settings:
     debug: bool = False
 
     def load(self) -> Config:
-        """The configuration; what has no effect yet is said on stderr."""
+        """The configuration. Raises BadConfig."""
         return load(find(self.config, os.environ), os.environ)
 
     def reach(self) -> Config:

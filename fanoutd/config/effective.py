@@ -163,6 +163,8 @@ def _schedule(schedule: Schedule) -> Table:
         "health_check": _duration(schedule.health_check),
         "token_check": _duration(schedule.token_check),
         "digest": schedule.digest,
+        "sync": schedule.sync,
+        "timezone": schedule.timezone,
         "retention": _duration(schedule.retention),
     }
 

@@ -145,6 +145,8 @@ SCHEDULE: Fields = {
     "health_check": Field(v.duration, 60.0),
     "token_check": Field(v.duration, 60.0),
     "digest": Field(v.crontab, "0 9 * * *"),
+    "sync": Field(v.crontab, ""),
+    "timezone": Field(v.timezone, None),
     "retention": Field(v.duration, 90 * 86400.0),
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fanoutd.config import effect, fields, kinds, secret
+from fanoutd.config import fields, kinds, secret
 from fanoutd.config.advice import advice, mail_advice
 from fanoutd.config.fields import NAMED, SINGLE, Place, named, read
 from fanoutd.config.model import (
@@ -88,8 +88,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         mail=mail,
         metrics=_metrics(document, place),
         health=Health(**_single(document, "health", place)),
-        schedule=Schedule(**_single(document, "schedule", place)),
-        warnings=(*effect.warnings(document), *advice(messages.values()), *mail_advice(mail),
+        schedule=_schedule(document, accounts, place),
+        warnings=(*advice(messages.values()), *mail_advice(mail),
                   *untouched(accounts.values(), messages.values())),
     )
 
@@ -211,6 +211,12 @@ def _audiences(
             others = ", ".join(sorted(audiences.keys() - {name})) or "none"
             raise below.sub(name).error("exclude", f"wants the name of another audience; there is: {others}")
     return audiences
+
+
+def _schedule(document: Mapping[str, Any], accounts: Mapping[str, Account], place: Place) -> Schedule:
+    values = _single(document, "schedule", place)
+    first = next(iter(accounts.values()))
+    return Schedule(**{**values, "timezone": values["timezone"] or first.timezone})
 
 
 def _mail(document: Mapping[str, Any], place: Place) -> Mail | None:

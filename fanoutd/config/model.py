@@ -210,11 +210,13 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """[schedule]: ``digest`` is a crontab line, empty for off."""
+    """[schedule]: ``digest`` and ``sync`` are crontab lines, empty for off, in ``timezone``."""
 
     health_check: float
     token_check: float
     digest: str
+    sync: str
+    timezone: str
     retention: float
 
 

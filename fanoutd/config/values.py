@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from fanoutd.config import mysql_url
 from fanoutd.outcome import CHANNELS
+from fanoutd.times import local_ms
 
 Parser = Callable[[Any], Any]
 
@@ -211,7 +212,16 @@ def crontab(value: object) -> str:
     fields = value.split()
     if fields and not (len(fields) == 5 and all(_CRON_FIELD.fullmatch(each) for each in fields)):
         raise ValueError('wants five crontab fields like "0 9 * * *", or "" for off')
+    if fields:
+        _check_crontab(" ".join(fields))
     return " ".join(fields)
+
+
+def _check_crontab(line: str) -> None:
+    from fanoutd import cron  # its scheduler is imported where a file has such a line, and not by every command
+
+    if cron.next_after(line, "UTC", local_ms()) is None:
+        raise ValueError(f"{line!r} never comes")
 
 
 def listen(value: object) -> tuple[str, int]:

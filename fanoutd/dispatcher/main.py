@@ -16,7 +16,9 @@ from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.answers import Answers
 from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.channel import Channel
+from fanoutd.dispatcher.chores import Chores
 from fanoutd.dispatcher.cluster import Cluster
+from fanoutd.dispatcher.digest import Digests
 from fanoutd.dispatcher.drop_box import DropBox
 from fanoutd.dispatcher.durability import Durability
 from fanoutd.dispatcher.errands import Errands
@@ -37,6 +39,8 @@ from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.refusals import Refusals
 from fanoutd.dispatcher.repair_orders import RepairOrders
 from fanoutd.dispatcher.restarts import Restarts
+from fanoutd.dispatcher.retention import Retention
+from fanoutd.dispatcher.scheduled_sync import ScheduledSync
 from fanoutd.dispatcher.scrape import Scrape
 from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.dispatcher.status import Status
@@ -119,8 +123,13 @@ class Dispatcher:
         self._answers = Answers(
             say, threads, trust, status, questions, orders, ordering, obeyed, metering.text, self._postman
         )  # fmt: skip
+        old = Retention(config.schedule.retention, threads.db, lambda: cluster.leads)
+        digests = Digests(config, node, threads.db, status.of, self._facts.ask, old.kept, self._postman.tell)
+        sync = ScheduledSync(config, threads, subscribers.sync)
+        chores = Chores(config, node, threads.db, say, {"digest": digests.send, "sync": sync.work})
         self._jobs = Jobs(
-            home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep, health.look
+            home, say, threads, trust, cluster, refresher, limits, errands, plan_queue, self._sweep, health.look,
+            chores, old,
         )  # fmt: skip
 
     def run(self) -> int:
@@ -160,6 +169,7 @@ class Dispatcher:
         if kind == "go":  # there are never two dispatchers at work: this one's turn begins here
             self._postman.start()
             self._threads.desk.submit(self._start)
+            self._threads.upkeep.submit(self._jobs.look_for_missed)
             if self._config.metrics:
                 Scrape(self._config.metrics, self._metering.text).start()
         elif kind == "facts":

@@ -37,6 +37,7 @@ class Threads:
         self.forecasts = Pool(self, 1, "forecast")  # a million people are not counted at once
         self.jobs = Pool(self, 3, "job")
         self.health = Pool(self, 1, "health")  # it tells of what all others may be stuck in
+        self.upkeep = Pool(self, 3, "upkeep")  # each may take minutes
         self.tokens = Pool(self, 2, "token")  # each may wait for WeChat
         self.metrics = Pool(self, 1, "metric")
         self.looks = Pool(self, 1, "look")  # at the store, which may be away, for those who do not wait for it

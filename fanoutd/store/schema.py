@@ -186,7 +186,7 @@ _V4 = (
 )
 
 #: What people and we ourselves did to a campaign, for as long as there is the campaign: see store/history. `who` is the
-#: name that the uid had on its node.
+#: name that the uid had on its node. `gone` are campaigns that retention has taken away: see store/retention.
 _V5 = (
     """CREATE TABLE fanout_history (
         id INTEGER NOT NULL PRIMARY KEY,
@@ -199,6 +199,11 @@ _V5 = (
         pid BIGINT,
         detail TEXT)""",
     "CREATE INDEX fanout_history_campaign ON fanout_history (campaign, id)",
+    """CREATE TABLE fanout_gone (
+        campaign VARCHAR(64) NOT NULL PRIMARY KEY,
+        at BIGINT NOT NULL,
+        shard BIGINT NOT NULL,
+        left_over SMALLINT NOT NULL)""",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4, _V5)
