@@ -16,6 +16,8 @@ from dataclasses import dataclass
 _ROW = struct.Struct("<40sqqdd")  # campaign, sent, failed, rate, heartbeat
 _CRC = struct.Struct("<I")
 _STRIDE = 128
+#: Behind the row, where an earlier version leaves zeros: pid, and CLOCK_MONOTONIC of the oldest outcome in hand.
+_LATE, _LATE_AT = struct.Struct("<qd"), 80
 _TRIES = 4
 
 
@@ -66,6 +68,23 @@ class Board:
                 campaign, *figures = _ROW.unpack(said)
                 return Row(campaign.rstrip(b"\0").decode("ascii") or None, *figures)
         return EMPTY
+
+    def unrecorded(self, row: int, since: float) -> None:
+        """The child has outcomes that the store does not have yet, the oldest since then; 0: none."""
+        data = _LATE.pack(os.getpid(), since)
+        at = row * _STRIDE + _LATE_AT
+        self._map[at:at + _LATE.size + _CRC.size] = data + _CRC.pack(zlib.crc32(data))
+
+    def late(self) -> dict[int, float]:
+        """By pid of whoever said so, since when there are outcomes that the store does not have yet. Some may be of
+        processes that are dead."""
+        found = {}
+        for at in range(_LATE_AT, len(self._map), _STRIDE):
+            data = self._map[at:at + _LATE.size + _CRC.size]
+            pid, since = _LATE.unpack_from(data)
+            if since and _CRC.unpack_from(data, _LATE.size)[0] == zlib.crc32(data[:_LATE.size]):
+                found[pid] = since
+        return found
 
     def clear(self, row: int) -> None:
         """As if nobody had ever written it."""

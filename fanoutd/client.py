@@ -3,18 +3,26 @@
     from fanoutd.client import Client
     with Client("/run/fanoutd/fanoutd.sock") as c:
         print(c.submit(content="…", phone="110"))
+
+With ``spool`` and ``alert`` a submission outlives a daemon that is away, and somebody hears of it (``fanoutd.away``):
+
+    with Client(path, spool="/var/spool/fanoutd", alert=mailed("smtp://…", "…@example.com", ["ops@example.com"])) as c:
+        print(c.submit(content="…", key=f"order-{number}"))
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from fanoutd.lines import LineBuffer, encode
+
+_log = logging.getLogger(__name__)
 
 FINAL = ("done", "cancelled", "failed")
 
@@ -70,14 +78,34 @@ def _refusal(answer: dict[str, Any]) -> ClientError:
 
 
 class Client:
-    """One connection. ``timeout`` in seconds holds for each answer."""
+    """One connection. ``timeout`` in seconds holds for each answer.
 
-    def __init__(self, path: str | Path, timeout: float = 10.0) -> None:
-        """Raises Unreachable, PermissionError."""
+    ``spool`` is the daemon's drop folder (``[daemon] drop``): ``submit`` leaves there what the daemon cannot be given.
+    ``alert(why, kept)`` is called then: ``why`` in words, ``kept`` whether the submission is. ``mailed`` of
+    ``fanoutd.away.alert`` makes one that mails.
+    """
+
+    def __init__(
+        self, path: str | Path, timeout: float = 10.0, *, spool: str | Path | None = None,
+        alert: Callable[[str, bool], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Raises Unreachable (with ``spool`` or ``alert`` only later, by what is asked), PermissionError."""
         self._path = str(path)
         self._timeout = timeout
+        self._spool, self._alert = None if spool is None else Path(spool), alert
+        #: Why there is no connection.
+        self._away: Unreachable | None = None
+        try:
+            self._connect()
+        except Unreachable as e:
+            if spool is None and alert is None:
+                raise
+            self._away = e
+
+    def _connect(self) -> None:
+        """A new connection, which knows nothing of an earlier one."""
         self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.settimeout(timeout)
+        self._sock.settimeout(self._timeout)
         self._lines = LineBuffer()
         self._waiting: list[dict[str, Any]] = []
         self._number = 0
@@ -91,6 +119,7 @@ class Client:
         except OSError as e:
             self._sock.close()
             raise Unreachable(f"no daemon answers on {self._path} ({e.strerror or e})") from None
+        self._away = None
 
     def __enter__(self) -> Self:
         return self
@@ -141,9 +170,56 @@ class Client:
         return [found[number] for number in numbers]
 
     def submit(self, **params: Any) -> dict[str, Any]:
-        """Submit a campaign: ``{"campaign": id, "duplicate": bool}`` once it is safe on disk."""
-        result: dict[str, Any] = self.call("campaign.submit", **params)
-        return result
+        """Submit a campaign: ``{"campaign": id, "duplicate": bool}`` once it is safe on disk.
+
+        With ``spool`` it has a key, one of ours if need be. The answer has it as ``key``, and ``spooled`` says whether
+        it was left for the daemon: its id is None then, unless ``account`` was given, which makes it with the key.
+        """
+        if self._spool is None and self._alert is None:
+            result: dict[str, Any] = self.call("campaign.submit", **params)
+            return result
+        return self._submit_or_leave(params)
+
+    def _submit_or_leave(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The key is there before the first try: the daemon may have it although no answer came."""
+        from fanoutd.away.drop import new_key
+
+        if self._spool is not None:
+            params = {**params, "key": new_key() if params.get("key") is None else params["key"]}
+        try:
+            if self._away is not None:
+                self._connect()
+            result: dict[str, Any] = self.call("campaign.submit", **params)
+        except (Unreachable, TryAgain) as e:
+            if isinstance(e, Unreachable):
+                self.close()
+                self._away = e
+            return self._leave(params, e)
+        return result if self._spool is None else {**result, "spooled": False, "key": params["key"]}
+
+    def _leave(self, params: dict[str, Any], why: Unreachable | TryAgain) -> dict[str, Any]:
+        """Raises ``why`` when it is not kept."""
+        from fanoutd.away.drop import campaign_of, leave
+
+        if self._spool is not None:
+            try:
+                leave(self._spool, params)
+            except OSError as e:
+                why = Unreachable(f"{why}; not kept in {self._spool}: {e.strerror}")
+                self._tell(str(why), False)
+                raise why from None
+        self._tell(str(why), self._spool is not None)
+        if self._spool is None:
+            raise why
+        campaign = None if params.get("account") is None else campaign_of(params["account"], params)
+        return {"campaign": campaign, "duplicate": False, "spooled": True, "key": params["key"]}
+
+    def _tell(self, why: str, kept: bool) -> None:
+        if self._alert is not None:
+            try:
+                self._alert(why, kept)
+            except Exception as e:  # what is kept is kept
+                _log.warning("nobody was told that the daemon is away: %s", e)
 
     def campaign(self, campaign: str) -> dict[str, Any]:
         """The campaign object."""
@@ -191,6 +267,8 @@ class Client:
                 return
 
     def _send(self, request: dict[str, Any] | list[dict[str, Any]]) -> None:
+        if self._away is not None:
+            raise self._away
         try:
             self._sock.sendall(encode(request))
         except TimeoutError:

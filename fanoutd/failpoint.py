@@ -11,7 +11,7 @@ import os
 import signal
 from collections import Counter
 
-#: Every place that there is, with what is durable when it is passed.
+#: Every place on a message's way, with what is durable when it is passed.
 PLACES = {
     "before_accept": "the submission lies in spool/tmp",
     "after_accept": "the submission lies in spool/new; its client has not been answered",
@@ -28,6 +28,12 @@ PLACES = {
     "after_record": "recorded; the campaign may not know that it is over",
     "mid_recovery": "some of a dead worker's people are settled",
     "after_recovery": "all of them are settled, the journal is still there",
+}
+
+#: The same of what is done beside it.
+UPKEEP = {
+    "mid_retention": "the campaign is gone from the store, some of its people are still in it",
+    "mid_digest": "the digest is among the mails to be sent; the store does not know that it is",
 }
 
 _wanted, _, _after = os.environ.get("FANOUTD_FAIL", "").partition("@")

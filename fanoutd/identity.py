@@ -62,6 +62,15 @@ def of(state_dir: Path, shared: bool = False) -> Identity:
     return _write(file, Identity(_new_name(), copied=True, secret=_new_secret(), was=was))
 
 
+def name_in(state_dir: Path) -> str | None:
+    """The name that is written there; None when there is none, or it may not be read. Nothing is made."""
+    try:
+        said = _read(state_dir / _FILE)
+    except OSError:
+        return None
+    return None if said is None else str(said["node"])
+
+
 def file_of(state_dir: Path) -> Path:
     """Without this file a daemon takes a new name when it starts."""
     return state_dir / _FILE

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import select
 import stat
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fanoutd import secrecy
 from fanoutd.errors import NotPermitted
 
 _STDERR = 2
@@ -32,11 +32,6 @@ _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
 _VISIBLE_BUT_BREAKS = {code: text for code, text in _VISIBLE.items() if code != 10}
 #: Those that JSON leaves as they are.
 _VISIBLE_IN_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
-
-#: Secrets that are not known beforehand: in the addresses of calls to WeChat, in its answers, and in database URLs.
-_SECRET = re.compile(
-    r"""((?:access_token|secret)(?:=|["']\s*:\s*["']))[^&\s'"@]+|(://[^/\s:@]*:)[^\s'"]+(?=@)"""
-)
 
 
 def facts(**values: Any) -> dict[str, Any]:
@@ -59,7 +54,7 @@ class _Line(logging.Formatter):
 
     def hide(self, hidden: Iterable[str]) -> None:
         """These, instead of those before."""
-        self.hidden = tuple(sorted(filter(None, hidden), key=len, reverse=True))
+        self.hidden = secrecy.ordered(hidden)
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
@@ -84,9 +79,7 @@ class _Line(logging.Formatter):
         return value if isinstance(value, int | float) else self._hide(str(value))
 
     def _hide(self, text: str) -> str:
-        for secret in self.hidden:
-            text = text.replace(secret, "***")
-        return _SECRET.sub(r"\1\2***", text)
+        return secrecy.without(text, self.hidden)
 
 
 def _quoted(text: str) -> str:

@@ -21,7 +21,7 @@ from fanoutd.errors import NotNow, NotPermitted, Unreachable
 from fanoutd.figures_file import Meter, folder_of
 from fanoutd.master import lock, privileges
 from fanoutd.master.lock import Lock
-from fanoutd.store import Database, nodes, open_store, schema
+from fanoutd.store import Database, history, meta, nodes, open_store, schema
 from fanoutd.store.copying import Progress, copy, refuse_used
 
 
@@ -55,7 +55,25 @@ def move(config: Config, url: str, progress: Progress = lambda _table, _rows: No
             raise Unreachable(f"store {old.place}: no daemon has used it, and so there is nothing to move")
         _settle(config, old)
         copied = copy(old, new, progress)
+        meta.write(old, schema.MOVED, new.place)
         return Moved(old.place, new.place, copied, time.monotonic() - began)
+
+
+def undo(config: Config) -> str | None:
+    """Let the store of this configuration be used again though it was moved; where to, None: it was not.
+
+    Raises as ``move`` does.
+    """
+    path = sqlite_path(config.store_url)
+    if path is not None and not path.exists():
+        raise Unreachable(f"store {path}: is not there")
+    with _instead_of_the_daemon(config), ExitStack() as held:
+        db = open_store(config.store_url)
+        held.enter_context(db.closing())
+        moved = meta.read(db, schema.MOVED) if db.has_table("fanout_meta") else None
+        if moved is not None:
+            db.execute("DELETE FROM fanout_meta WHERE name = %s", schema.MOVED)
+        return moved
 
 
 @contextmanager
@@ -80,6 +98,7 @@ def _settle(config: Config, db: Database) -> None:
     schema.migrate(db)
     state_dir = config.daemon.state_dir
     node = identity.of(state_dir, db.shared)
+    history.speak_for(node.node)
     epoch = Epoch(state_dir, node.node, config.store_url)
     journals = state_dir / "journals"
     if node.copied or epoch.went_back(db) or epoch.journals_know_more(db, journals):

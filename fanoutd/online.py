@@ -18,6 +18,7 @@ from fanoutd.dispatcher.refresher import Refused, fetch
 from fanoutd.dispatcher.templates import CannotTell, Template, fetch_list, mismatches, objections
 from fanoutd.doctor import network
 from fanoutd.doctor.findings import Finding, fail, ok, warn
+from fanoutd.doctor.store import store
 from fanoutd.ids import OPENID
 from fanoutd.times import sql_now, wall_ms
 
@@ -28,8 +29,9 @@ Listed = Mapping[str, Template]
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Each account's API, clock, token and templates; each message's template; each database that is not the store."""
+    """Each account's API, clock, token and templates; each message's template; the store and each other database."""
     yield from network.api(config)
+    yield from store(config)
     listed: dict[str, Listed] = {}
     for account in config.accounts.values():
         yield from _account(account, listed)

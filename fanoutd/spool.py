@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Spool:
         for folder in (self.path, self._tmp, self._new, self._keys, self._bad):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for half in self._tmp.iterdir():
-            half.unlink()
+            half.unlink(missing_ok=True)  # one of a client that is spooling may just become whole
         for campaign in self.pending():
             if not (self._keys / campaign).exists() and (self.read(campaign) or {}).get("key") is not None:
                 self._mark(campaign)
@@ -54,7 +54,9 @@ class Spool:
         the other way round a crash in between would refuse, as a duplicate, what was never accepted.
         """
         campaign = _checked(document["campaign"])
-        half, whole, marker = self._tmp / campaign, self._new / campaign, self._keys / campaign
+        # The same key may come to the master, to the dispatcher and to a client at a time.
+        half = self._tmp / f"{campaign}.{os.getpid()}"
+        whole, marker = self._new / campaign, self._keys / campaign
         data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         made = [half]
         try:
@@ -119,13 +121,21 @@ class Spool:
         times = [at for at, _ in self._waiting()]
         return len(times), max(0.0, now_s - min(times) / 1e9) if times else None
 
-    def expire_keys(self, older_than_s: float, now_s: float | None = None) -> int:
-        """Forget the keys accepted longer ago than this; return how many."""
+    def ages(self, now_s: float) -> dict[str, float]:
+        """Of what waits in new/, in seconds, at this time of the wall clock."""
+        return {name: max(0.0, now_s - at / 1e9) for at, name in self._waiting()}
+
+    def expire_keys(
+        self, older_than_s: float, standing: Callable[[list[str]], set[str]], now_s: float | None = None
+    ) -> int:
+        """Forget the keys accepted longer ago than this, but for those of campaigns that ``standing`` says are there;
+        return how many."""
         limit_ns = ((time.time() if now_s is None else now_s) - older_than_s) * 1e9
-        old = [entry for entry in os.scandir(self._keys) if entry.stat().st_mtime_ns < limit_ns]
-        for entry in old:
-            os.unlink(entry.path)
-        return len(old)
+        old = [entry.name for entry in os.scandir(self._keys) if entry.stat().st_mtime_ns < limit_ns]
+        gone = sorted(set(old) - standing(old)) if old else []
+        for campaign in gone:
+            self.forget(campaign)
+        return len(gone)
 
     def _waiting(self) -> list[tuple[int, str]]:
         """(nanoseconds when it was written, id), while the other side may remove files."""

@@ -546,7 +546,7 @@ def test_explain_tells_a_life_line_by_line(daemon: Daemon) -> None:
     assert told.startswith(f"campaign {campaign}\n") and "taken into the campaign" in told
     assert "called, custom" in told and "sent as custom message" in told
     events = [json.loads(line) for line in daemon.cli("explain", follower(1), "--json").stdout.splitlines()]
-    assert {"at", "campaign", "event", "channel", "errcode", "msgid", "attempt", "node"} == set(events[0])
+    assert {"at", "campaign", "event", "channel", "errcode", "msgid", "attempt", "node", "detail"} == set(events[0])
     nobody = daemon.cli("explain", "oNOBODY")
     assert (nobody.returncode, nobody.stdout) == (0, "") and "is in no campaign" in nobody.stderr
     for wrong in (("x",), ("oNOBODY", "--campaign", "no")):

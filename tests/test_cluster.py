@@ -264,7 +264,9 @@ def test_a_leader_stops_by_its_own_clock_before_another_can_begin(
     a, b = (Cluster(name, f"secret of {name}", connected(url)) for name in "ab")
     for each in (a, b):
         each.join(db)
+        assert not each.knows(0)  # nobody says yet that another one leads
         each._beat(db)
+        assert each.knows(0)
     assert a.leads and not b.leads
     began = clusters.uptime_ms()
     monkeypatch.setattr(clusters, "uptime_ms", lambda: began + TERM_MS - MARGIN_MS)

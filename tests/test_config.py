@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from fanoutd.config import Config, TokenQuery, Window, effect, fields, find, load, show, sqlite_path, write_starter
+from fanoutd.config import (
+    Config,
+    Health,
+    TokenQuery,
+    Window,
+    fields,
+    find,
+    load,
+    show,
+    sqlite_path,
+    write_starter,
+)
 from fanoutd.errors import BadConfig, BadInput
 
 ETC = Path(__file__).parent.parent / "etc" / "fanoutd.toml"
@@ -154,6 +165,20 @@ from = "fanoutd <fanoutd@example.com>"
 to = ["ops@example.com"]
 [metrics]
 listen = "[::1]:9464"
+[health]
+api_errors = 0.5
+api_latency = "1500ms"
+clock_off = "1m"
+disk_left = "1GiB"
+memory_left = "1MiB"
+off = ["clock", "node"]
+quota_left = 0.05
+record_lag = "1m"
+restarts = 9
+spool_age = "1h"
+store_latency = "2s"
+stuck = "10m"
+token_left = "1m"
 [schedule]
 health_check = "5s"
 token_check = "10s"
@@ -188,24 +213,44 @@ def test_every_key_is_accepted_and_arrives_in_its_own_unit(loaded: Load, tmp_pat
     assert config.windows["message"] == Window(20, 172_800) and config.windows["menu"] == Window(3, 60)
     assert config.accounts["a-b"].opt_out_reply == ""
     assert "回复0" in config.accounts["a-b"].opt_in_reply
+    assert config.health == Health(
+        0.5, 1.5, 60, 1 << 30, 1 << 20, ("clock", "node"), 0.05, 60, 9, 3600, 2, 600, 60,
+    )
     assert config.metrics and (config.metrics.host, config.metrics.port) == ("::1", 9464)
     assert config.mail and (config.mail.sender, config.mail.to) == (
         "fanoutd <fanoutd@example.com>", ("ops@example.com",),
     )
 
 
-def test_each_key_without_effect_is_one_warning_line(loaded: Load) -> None:
-    tables = [line.split(":")[0] for line in loaded(FULL).warnings]
-    assert tables == [
-        "[mail]", "[schedule] health_check", "[schedule] digest",
-    ]
-    assert "[mail]: accepted, no effect in this version yet" in loaded(FULL).warnings
+def test_every_key_has_its_effect(loaded: Load) -> None:
+    assert loaded(FULL).warnings == ()
 
 
-def test_no_row_of_the_table_of_warnings_is_about_a_key_that_does_not_exist() -> None:
-    for pattern in effect.NO_EFFECT_YET:
-        table, *keys = pattern.split(".")
-        assert not keys or keys[-1] in {**fields.SINGLE, **fields.NAMED}[table]
+@pytest.mark.parametrize(
+    ("smtp", "words"),
+    [
+        ("smtp://u:pw@mx.example.com", "the password crosses the network in the clear; write smtp+starttls://"),
+        ("smtps://u:pw@mx.example.com?ssl_verify=off", "gives the password to whoever answers; name the authority"),
+        ("smtps://u:pw@mx.example.com", None), ("smtp://u:pw@127.0.0.1", None), ("smtp://mx.example.com", None),
+    ],
+)  # fmt: skip
+def test_a_password_that_others_may_read_on_the_way_is_one_warning(loaded: Load, smtp: str, words: str | None) -> None:
+    mail = f'[mail]\nsmtp = "{smtp}"\nfrom = "a@example.com"\nto = ["b@example.com"]\n'
+    config = loaded(mail + ACCOUNT + MESSAGE)
+    assert [words in line for line in config.warnings if words] == ([True] if words else [])
+    assert (config.warnings == ()) == (words is None)
+
+
+def test_a_mail_servers_password_is_hidden_in_each_of_its_forms_and_its_ca_lies_beside_the_file(
+    loaded: Load, tmp_path: Path
+) -> None:
+    mail = '[mail]\nsmtp = "smtps://user:p%40ss@h?ssl_ca=ca.pem"\nfrom = "扇出 <a@b>"\nto = ["c@d"]\n'
+    config = loaded(mail + ACCOUNT + MESSAGE)
+    assert config.mail and config.mail.relay.ssl_ca == f"{tmp_path}/ca.pem"
+    assert {"p@ss", "p%40ss", "AHVzZXIAcEBzcw==", "cEBzcw=="} <= set(config.secrets())
+    assert "user" not in config.secrets()
+    assert "AKIA0123456789" in loaded(mail.replace("user:", "AKIA0123456789:") + ACCOUNT + MESSAGE).secrets()
+    assert "p%40ss" not in show(config) + repr(config) and "p@ss" not in repr(config)
 
 
 def test_values_that_have_their_effect_give_no_warning(loaded: Load) -> None:
@@ -265,11 +310,19 @@ CUSTOM = 'custom.msgtype = "text"\ncustom.text.content = "x"\n'
         ('[store]\nurl = "mysql://u@db.example/x?ssl_verify_name=off"', "[store] url: says something of the server's"),
         ('[store]\nurl = "mysql://u:top/secret@db.example/x"', "[store] url: wants sqlite:///path"),
         ('[schedule]\ndigest = "daily"', "[schedule] digest: wants five crontab fields"),
+        ('[schedule]\ndigest = "0 24 * * *"', "[schedule] digest: "),
+        ('[schedule]\nsync = "0 4 31 2 *"', "[schedule] sync: '0 4 31 2 *' never comes"),
+        ('[schedule]\ntimezone = "Asia"', "[schedule] timezone: no time zone"),
         ('[metrics]\nlisten = "9464"', "[metrics] listen: wants an address"),
         ("[metrics]", "[metrics] listen: is missing"),
         ('[mail]\nfrom = "a"\nto = ["b"]', "[mail] smtp: is missing"),
         ('[mail]\nsmtp = "http://x"\nfrom = "a"\nto = ["b"]', "[mail] smtp: wants smtp://"),
-        ('[mail]\nsmtp = "smtp://x"\nfrom = "a"\nto = []', "[mail] to: wants at least one address"),
+        ('[mail]\nsmtp = "smtp://x"\nfrom = "a@b"\nto = []', "[mail] to: wants at least one address"),
+        ('[mail]\nsmtp = "smtp://x"\nfrom = "ops"\nto = ["a@b"]', "[mail] from: wants a mail address like"),
+        ('[mail]\nsmtp = "smtp://x"\nfrom = "a@b"\nto = ["a@b, c@d"]', "[mail] to: wants a mail address like"),
+        ('[mail]\nsmtp = "smtp://x"\nfrom = "a@b"\nto = ["a@b", "A <A@b>"]', "[mail] to: has a@b twice"),
+        ('[mail]\nsmtp = "smtps://u@x"\nfrom = "a@b"\nto = ["a@b"]', "[mail] smtp: wants user and password, or"),
+        ('[mail]\nsmtp = "smtp://x?ca=y"\nfrom = "a@b"\nto = ["a@b"]', "[mail] smtp: has no option 'ca'; there are"),
         ('[audience.x]\nquery = "SELECT 1"\nsource = "subscribers"', "[audience.x] query: wants either"),
         ('[audience.x]\ndatabase = "sqlite:///x"', "[audience.x] query: wants either"),
         ('[audience.x]\nsource = "subscribers"\nexclude = "x"', "[audience.x] exclude: wants the name of another"),
@@ -543,8 +596,13 @@ def test_the_starter_passes_as_it_stands_and_only_its_owner_reads_it(tmp_path: P
     file = write_starter(tmp_path / "new")
     config = load(file, {})
     assert file.stat().st_mode & 0o777 == 0o600
-    assert config.warnings == ()
     assert config.messages["default"].channels == ("custom", "template")
+    where = "[account.main] app_id", "[account.main] app_secret", "[message.default.template] template_id"
+    assert config.warnings == tuple(f"{each} is still that of `fanoutd init`: put in yours" for each in where)
+    practice = file.read_text().replace("# api_base", "api_base")
+    assert load(file, {}, practice.encode()).warnings == ()  # the sandbox takes any
+    own = practice.replace("wx0000000000000000", "wx1").replace("put-yours-here", "s").replace("put-your-t", "t")
+    assert load(file, {}, own.replace("\napi_base", "\n# api_base").encode()).warnings == ()
 
 
 def test_the_starter_replaces_nothing(tmp_path: Path) -> None:
@@ -564,9 +622,9 @@ def test_the_starters_audience_works_when_its_comment_signs_are_taken_away(
     assert config.audiences["default"].params == {"now"}
 
 
-def test_the_example_in_etc_loads_without_a_warning(tmp_path: Path) -> None:
+def test_the_example_in_etc_loads_with_no_warning_but_of_what_is_to_be_filled_in(tmp_path: Path) -> None:
     config = load(ETC, {"FANOUTD_MAIN_APP_SECRET": "x"})
-    assert config.warnings == ()
+    assert len(config.warnings) == 2 and all("is still that of" in each for each in config.warnings)
     assert config.audiences["default"].params == {"now"}
     assert str(tmp_path) not in show(config)
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fanoutd.config import load
+from fanoutd.doctor import network
 from fanoutd.promise import EXACT, file_system, promise
 from support import disk
 from support.daemon import Daemon
+from support.smtp import MailServer, certificate
 
 CONFIG = """
 [account.main]
@@ -117,42 +116,30 @@ def test_a_full_disk_and_one_that_is_gone_with_the_power_are_told(config: Path, 
     assert found["room"]["level"] == "fail"
 
 
-@contextmanager
-def smtp(*answers: bytes) -> Iterator[int]:
-    """A server that says these lines, one after each of the client's, and nothing after the last."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        def serve() -> None:
-            peer, _ = server.accept()
-            with peer, peer.makefile("rb") as lines:
-                for answer in answers:
-                    peer.sendall(answer)
-                    if not lines.readline():
-                        return
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield server.getsockname()[1]
-
-
 @pytest.mark.parametrize(
-    ("answers", "level"),
+    ("url", "level", "words", "mend"),
     [
-        ((b"220 ready\r\n", b"250 hello\r\n", b"221 bye\r\n"), "ok"),
-        ((b"554 go away\r\n",), "fail"),
-        ((b"220 ready\r\n", b"nonsense\r\n"), "fail"),
+        ("smtp+starttls://user:hush-hush@127.0.0.1:{port}?ssl_ca={ca}", "ok", "connect, STARTTLS, login; nothing", ""),
+        ("smtp+starttls://user:hush-hush@127.0.0.1:{port}?ssl_verify=off", "ok", "STARTTLS, login", ""),
+        ("smtp+starttls://user:hush-hush@127.0.0.1:{port}", "fail", "certificate is not trusted", "ssl_ca"),
+        ("smtp+starttls://user:hush-wrong@127.0.0.1:{port}?ssl_ca={ca}", "fail", "login: 535", "percent-encoded"),
+        ("smtp://127.0.0.1:9", "fail", "Connection refused", "the way there"),
+        (None, "warn", "there is no [mail]", "write one"),
     ],
 )
-def test_the_mail_server_is_greeted_and_sent_nothing(config: Path, answers: tuple[bytes, ...], level: str) -> None:
-    with smtp(*answers) as port:
-        config.write_text(CONFIG + f"""
-[mail]
-smtp = "smtp://user:hush-hush@127.0.0.1:{port}"
-from = "fanoutd@example.com"
-to = ["ops@example.com"]
-""")
-        found = findings(config)
-    assert found["mail"]["level"] == level
-    assert "hush" not in json.dumps(found)
+def test_the_mail_server_is_greeted_and_sent_nothing(
+    config: Path, tmp_path: Path, url: str | None, level: str, words: str, mend: str
+) -> None:
+    made = certificate(tmp_path)
+    with MailServer("starttls", made, ("user", "hush-hush")) as server:
+        if url:
+            smtp = url.format(port=server.port, ca=made[0].name)
+            config.write_text(f'{CONFIG}[mail]\nsmtp = "{smtp}"\nfrom = "a@example.com"\nto = ["b@example.com"]\n')
+        found = list(network.mail(load(config)))
+    assert not server.received
+    (finding,) = [each for each in found if each.level != "ok"] or found
+    assert (finding.level, words in finding.words) == (level, True), finding
+    assert mend in (finding.mend or "") and "hush" not in str(found)
 
 
 def test_the_promise_is_exact_on_a_disk_and_less_on_tmpfs(tmp_path: Path) -> None:

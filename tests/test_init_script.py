@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -192,15 +193,21 @@ def test_cron_starts_one_that_died_and_no_other_in_silence(service: Service) -> 
     found = re.fullmatch(r"\* \* \* \* \* root (.*)", line)
     assert found
     assert "%" not in found[1]  # a line's end, for cron
-    command = ["sh", "-c", found[1].replace("/etc/init.d/fanoutd", str(SCRIPT)).replace("/run/systemd", "/no/such")]
-    assert (service.run(command), service.said, service("status")) == (0, "", STOPPED)
+    script = service.daemon.folder / "the script"
+    script.write_text(SCRIPT.read_text().replace("/run/systemd", "/no/such"))
+    script.chmod(0o755)
+    command = ["sh", "-c", found[1].replace("/etc/init.d/fanoutd", shlex.quote(str(script)))]
+    down = 2
+    assert (service.run(command), service.said, service("status")) == (down, "", STOPPED)
     service("start")
     pid = service.pid()
-    assert (service.run(command), service.said, service.pid()) == (0, "", pid)
+    assert (service.run(command) != down, service.said, service.pid()) == (True, "", pid)
     service.kill()
-    assert service.run(command) == 0
-    assert service.said  # cron mails it
+    assert service.run(command) != down
+    assert "nothing is mailed: there is no [mail]" in service.said  # cron mails it
     assert service("status") == RUNNING
+    pid = service.pid()
+    assert (service.run(command) != down, service.said, service.pid()) == (True, "", pid)
 
 
 def test_the_header_says_when_it_is_started() -> None:

@@ -63,7 +63,7 @@ def test_the_status_has_every_key(living: MasterProcess) -> None:
     status = living.status()
     assert set(status) == {
         "version", "node", "pid", "started_at", "generation", "state", "promise", "store", "accounts", "spool",
-        "shards", "jobs", "workers", "nodes", "reload", "upgrade",
+        "shards", "jobs", "workers", "nodes", "reload", "upgrade", "mail", "conditions",
     }
     assert (status["state"], status["generation"], status["promise"]) == ("running", 1, "exact")
     assert [(row["slot"], row["role"], row["state"], row["restarts"]) for row in status["workers"]] == [
@@ -73,7 +73,10 @@ def test_the_status_has_every_key(living: MasterProcess) -> None:
     assert (second["campaign"], second["sent"], second["rate"]) == ("c-1", 2, 1.5)
     assert second["rss_bytes"] > 1 << 20
     assert 0 <= second["heartbeat_age"] < 60
-    jobs = {"token_check", "spool_sweep", "rescue_sweep", "quota_check", "errands", "recurring"}
+    jobs = {
+        "health_check", "token_check", "spool_sweep", "rescue_sweep", "quota_check", "errands", "recurring",
+        "retention",
+    }  # fmt: skip
     assert {job["name"] for job in status["jobs"]} == jobs
 
 

@@ -37,12 +37,12 @@ def daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         each.close()
 
 
-def serve_on(d: Daemon, url: str) -> None:
+def serve_on(d: Daemon, url: str, wait: bool = True) -> None:
     """As the operator does it: one line in the configuration."""
     text = d.config.read_text()
     line = next(line for line in text.splitlines() if line.startswith("url ="))
     d.config.write_text(text.replace(line, f'url = "{url}"'))
-    d.serve()
+    d.serve(wait)
 
 
 def used(d: Daemon) -> None:
@@ -110,9 +110,22 @@ def test_a_campaign_killed_half_way_is_moved_and_ends_on_the_other_store_with_ev
     # The old store has what was sent since as pending: whoever starts on it again must not send it.
     stop(d)
     before = d.accepted()
-    serve_on(d, "sqlite")
+    turned_back(d, url)
     assert "earlier state" in d.until(campaign, "paused")["reason"]
     assert d.accepted() == before
+
+
+def turned_back(d: Daemon, url: str) -> None:
+    """A store that was moved away is not served, until somebody insists."""
+    serve_on(d, "sqlite", wait=False)
+    assert d.process.wait(20) == 78
+    said = (d.folder / "stderr").read_text().splitlines()[-1]
+    there = url.rpartition("@")[2].partition("?")[0]
+    assert f"was moved to mysql://{there}" in said and "migrate --undo" in said and mariadb.QUOTED not in said
+    assert "was moved to" in d.cli("doctor").stdout
+    undone = d.cli("migrate", "--undo")
+    assert undone.returncode == 0 and there in undone.stderr and undone.stdout == ""
+    d.serve()
 
 
 def test_the_old_store_that_went_on_makes_the_copy_one_from_the_past(daemon: Callable[..., Daemon]) -> None:
@@ -123,6 +136,8 @@ def test_the_old_store_that_went_on_makes_the_copy_one_from_the_past(daemon: Cal
     url = mariadb.server().database()
     moved = d.cli("migrate", "--to", url)
     assert moved.returncode == 0 and str(d.config) in moved.stdout and 'url = "mysql://fanout:***@' in moved.stdout
+    assert d.cli("migrate", "--to", mariadb.server().database()).returncode == 0  # it may be moved again
+    assert d.cli("migrate", "--undo").returncode == 0
     d.serve()  # the line was not changed
     used(d)
     stop(d)
@@ -305,6 +320,8 @@ def test_what_cannot_be_moved_is_refused_in_one_line_and_nothing_is_touched(daem
     refused(url.replace(mariadb.QUOTED, "wrong"), 69, "user and password")
     refused("mysql://127.0.0.1:9/nobody", 69, "127.0.0.1:9")
     refused("postgres://somewhere", 2, "mysql://")
+    assert d.cli("migrate").returncode == d.cli("migrate", "--undo", "--to", url).returncode == 2
+    assert "nothing to undo" in d.cli("migrate", "--undo").stderr
     assert dump(d) == kept
     (d.folder / "state" / "fanoutd.db").unlink()
     refused(server.database(), 69, "nothing to move")

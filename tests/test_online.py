@@ -66,6 +66,7 @@ def test_a_good_configuration_is_ok_and_its_token_is_never_forced(tmp_path: Path
     code, lines = online(tmp_path, api, token=token)
     assert code == 0
     assert lines[0].startswith("ok    API of main: 127.0.0.1:")
+    assert lines[1].startswith("warn  store: ") and "is not there yet" in lines[1]
     assert lines[-3:] == [
         "ok    token of main: given, and thrown away again", "ok    templates of main: there are 2",
         "ok    template of order: fits, main has it",

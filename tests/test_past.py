@@ -99,6 +99,9 @@ def test_a_store_from_the_past_stops_its_campaigns_and_repair_takes_the_rest_fro
     last = d.until(campaign)
     audit = d.audit(campaign)
     assert (audit.twice, audit.forgotten, audit.untrue, last["counts"]["unknown"]) == ((), (), (), 0)
+    told = [(each["action"], each["pid"]) for each in d.call("campaign.history", campaign=campaign)["events"]]
+    assert told[:2] == [("submitted", os.getpid()), ("planned", None)]
+    assert told[2:] == [("paused", None), ("repaired", os.getpid()), ("done", None)]
 
 
 def test_a_worker_killed_before_the_restore_leaves_only_the_wire_unknown(daemon: Make, tmp_path: Path) -> None:

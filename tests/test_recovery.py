@@ -15,7 +15,7 @@ from fanoutd import testimony
 from fanoutd.dispatcher import recovery
 from fanoutd.journal import Journal, Orphan, adopt, tag
 from fanoutd.outcome import State
-from fanoutd.store import Database, StoreAway, campaigns, rounds, shards
+from fanoutd.store import Database, StoreAway, campaigns, history, rounds, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.mysql import MysqlDatabase
 from fanoutd.store.shards import Lease, Planned
@@ -85,6 +85,9 @@ def test_a_campaign_that_was_done_goes_on_when_a_node_comes_back_and_proves_that
     assert states(db) == [State.UNKNOWN] * 3 and state(db) == "done"
     recover(db, tmp_path, "n2")
     assert states(db) == [State.PENDING] * 3 and state(db) == "running"
+    assert [(line.action, line.detail) for line in history.lines(db, "c-1")] == [
+        ("done", "3 unknown"), ("taken over", "from node n2; unknown by its death: 3 people"), ("reopened", None)
+    ]  # fmt: skip
 
 
 def test_a_lease_whose_transaction_was_undone_is_no_witness_for_whoever_got_its_token(

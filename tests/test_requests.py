@@ -208,7 +208,6 @@ def test_a_test_is_a_list_of_one(config: Config) -> None:
 
 
 def test_carried_parameters_are_complete() -> None:
-    assert CARRIED["campaign.list"]({}) == {"state": None, "limit": 50, "before": None}
     assert CARRIED["campaign.deliveries"]({"campaign": "c-1", "after": 7, "limit": "10"}) == {
         "campaign": "c-1", "state": None, "after": 7, "limit": 10,
     }
@@ -218,7 +217,9 @@ def test_carried_parameters_are_complete() -> None:
     ("campaign.get", {}, -32602), ("campaign.get", {"campaign": 5}, -32602),
     ("campaign.get", {"campaign": "A B"}, -32002),
     ("campaign.get", {"campaign": "c-1", "x": 1}, -32602), ("campaign.list", {"state": "gone"}, -32602),
-    ("campaign.list", {"state": []}, -32602), ("campaign.list", {"limit": 0}, -32602),
+    ("campaign.list", {"state": []}, -32602), ("campaign.list", {"since": "2h"}, -32602),
+    ("campaign.list", {"problems": 1}, -32602), ("campaign.list", {"limit": 0}, -32602),
+    ("campaign.history", {}, -32602),
     ("campaign.list", {"before": []}, -32602), ("campaign.deliveries", {"campaign": "c-1", "after": []}, -32602),
     ("campaign.deliveries", {"campaign": "c-1", "limit": 10**9}, -32602),
 ])

@@ -13,6 +13,7 @@ from fanoutd.master.clock import Clock
 from fanoutd.master.first import FirstGeneration
 from fanoutd.master.rpc import RpcError
 from fanoutd.master.slots import Boots, Event, Pardons, Slot, State, backoff, wake
+from fanoutd.master.timing import Every
 from fanoutd.master.watches import Watches
 
 # ---- slots
@@ -209,7 +210,7 @@ def poll_until_due(clock: Clock) -> Any:
 
 
 def test_a_job_runs_again_only_when_it_was_finished() -> None:
-    clock = Clock({"sweep": 0.02}, time.monotonic())
+    clock = Clock({"sweep": Every(0.02)}, time.monotonic())
     first = poll_until_due(clock)
     assert first.message() == {"t": "job", "n": first.number, "name": "sweep"}
     end = time.monotonic() + 0.1
@@ -226,7 +227,7 @@ def test_a_job_runs_again_only_when_it_was_finished() -> None:
 
 
 def test_a_job_that_waits_for_a_dispatcher_is_queued_once() -> None:
-    clock = Clock({"sweep": 0.01}, time.monotonic())
+    clock = Clock({"sweep": Every(0.01)}, time.monotonic())
     end = time.monotonic() + 0.1
     while time.monotonic() < end:
         clock.poll(time.monotonic())
@@ -235,7 +236,7 @@ def test_a_job_that_waits_for_a_dispatcher_is_queued_once() -> None:
 
 @pytest.mark.parametrize("step", [-30 * 86400, 30 * 86400])
 def test_a_wall_clock_that_is_set_neither_delays_jobs_nor_floods(step: float) -> None:
-    clock = Clock({"sweep": 0.02}, time.monotonic())
+    clock = Clock({"sweep": Every(0.02)}, time.monotonic())
     job = clock._scheduler.get_jobs()[0]
     job.modify(next_run_time=job.next_run_time.fromtimestamp(time.time() - step, job.next_run_time.tzinfo))
     clock._offset -= step

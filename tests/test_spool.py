@@ -50,8 +50,8 @@ def test_a_key_is_known_after_its_file_is_gone_until_it_expires(spool: Spool) ->
     spool.accept(document("k-1", "order 1"), keyed=True)
     spool.remove("k-1")
     assert Spool(spool.path).knows("k-1")
-    assert spool.expire_keys(3600) == 0
-    assert spool.expire_keys(3600, now_s=time.time() + 3601) == 1
+    assert spool.expire_keys(3600, lambda _ids: set()) == 0
+    assert spool.expire_keys(3600, lambda _ids: set(), now_s=time.time() + 3601) == 1
     assert not spool.knows("k-1")
 
 

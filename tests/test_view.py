@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from fanoutd.view import progress, status
+from fanoutd.view import campaigns, progress, receipt, status
 
 CAMPAIGN: dict[str, Any] = {
     "id": "c-1", "account": "main", "message": "supply", "audience": "default", "reference": "r-1", "key": "k",
@@ -20,6 +21,11 @@ CAMPAIGN: dict[str, Any] = {
     "counts": {"pending": 1000, "sent_custom": 1200, "sent_template": 290, "failed": 7, "skipped": 2, "unknown": 1},
     "errors": {"43004": 4, "render": 2, "99999": 1}, "rate": 1234.5, "eta_seconds": 65,
 }  # fmt: skip
+
+NOW = 1_767_340_000_000  # 2026-01-02 15:46:40 in Shanghai
+
+AGES = {None: "-", "2026-01-02T07:46:30+00:00": "10s", "2026-01-02T05:46:40+00:00": "2h", "2025-12-02T07:46:40Z": "31d",
+        "2026-01-02T07:59:00+00:00": "0s"}  # fmt: skip
 
 WORKER: dict[str, Any] = {
     "slot": 1, "pid": 4711, "role": "worker", "generation": 2, "state": "busy", "campaign": "c-1", "sent": 12345,
@@ -46,6 +52,15 @@ def plain(shown: RenderableType, width: int = 200) -> str:
 
 def campaign(**more: Any) -> dict[str, Any]:
     return {**copy.deepcopy(CAMPAIGN), **more}
+
+
+def receipt_of(value: dict[str, Any], *events: dict[str, Any]) -> str:
+    return "\n".join(text for text, _ in receipt.lines(value, list(events), "Asia/Shanghai", NOW))
+
+
+def event(**more: Any) -> dict[str, Any]:
+    return {"at": "2026-01-02T07:04:05.678+00:00", "action": "submitted", "node": "n1", "uid": 33, "user": "www-data",
+            "pid": 812, "detail": None, **more}  # fmt: skip
 
 
 def state(**more: Any) -> dict[str, Any]:
@@ -75,10 +90,51 @@ def test_a_campaign_in_one_line() -> None:
 
 
 def test_a_campaign_among_many() -> None:
-    assert re.sub(" +", " ", progress.row(campaign(state="done"))) == (
-        "c-1 done 2026-01-02T15:04:05 supply "
+    assert re.sub(" +", " ", campaigns.line(campaign(state="done"))) == (
+        "c-1 done 2026-01-02T15:04:05 supply total=2500 "
         "pending=1000 sent_custom=1200 sent_template=290 failed=7 skipped=2 unknown=1"
     )
+
+
+def test_the_table_fits_its_width_its_sums_add_up_and_the_reason_stands_below() -> None:
+    reason = "weil  das\nneue 额度 " * 20
+    many = [campaign(), campaign(id="k-" + "x" * 24, state="scheduled", total=12_000_000, reason=reason)]
+    lines = list(campaigns.table(many, 80, NOW))
+    assert lines[0].split() == ["ID", "STATE", "AGE", "PEOPLE", "SENT", "FAIL", "SKIP", "UNKN", "LEFT"]
+    assert lines[1].split() == ["c-1", "running", "42m", "2500", "1490", "7", "2", "1", "1000"]
+    assert all(cell_len(line) <= 80 for line in lines) and lines[3].endswith("…") and len(lines) == 4
+    ages = [list(campaigns.table([campaign(created_at=at)], 80, NOW))[1].split()[2] for at in AGES]
+    assert ages == list(AGES.values())
+
+
+def test_a_receipt_adds_up_says_why_and_what_to_do_and_who_did_it() -> None:
+    done = campaign(
+        state="done", started_at="2026-01-02T15:04:05.678+08:00", finished_at="2026-01-02T15:08:05.678+08:00",
+        rate=None, eta_seconds=None, errors={"43004": 4, "render": 2, "40037": 1},
+    )  # fmt: skip
+    done["counts"]["failed"] = 8
+    done["total"] = 2501
+    paper = receipt_of(done, event(), event(action="planned", uid=None, user=None, pid=None, detail="2,501 people"))
+    sums = re.findall(r"^ +([\d,]+) +<? ?[\d.]+ %  ", paper, re.MULTILINE)
+    assert sum(int(each.replace(",", "")) for each in sums) == 2501 and re.search(r"2,501 +people in all", paper)
+    assert " 48.0 %  sent as customer-service message" in paper and "< 0.1 %  unknown" in paper
+    assert "submitted 2026-01-02 15:04:05 CST" in paper
+    assert "finished  2026-01-02 15:08:05 CST, after 4 min 00 s, 6.3 people a second" in paper
+    assert "4  43004 · does not follow the account" in paper and "→ see whether the template is still" in paper
+    assert "`fanoutd campaign export c-1 --state pending`" in paper
+    assert "1  no errcode: by an operator's word or a receipt" in paper
+    assert "15:04:05 CST  submitted by www-data (uid 33, pid 812) on n1" in paper
+    assert "planned on n1: 2,501 people" in paper and "None" not in paper
+    steps = " ".join(receipt.next_steps(done, [], None))
+    assert "campaign resolve c-1 --sent" in steps and "campaign retry c-1 --failed" in steps and "resume" not in steps
+    assert "to let it go on" in " ".join(receipt.next_steps({**done, "state": "paused"}, [], None)).lower()
+
+
+def test_who_became_unknown_with_a_node_that_died_may_be_told_by_it() -> None:
+    taken = event(action="taken over", detail="from node n2; unknown by its death: 1 person")
+    assert "Node n2 died" in next(receipt.next_steps(campaign(), [taken], {"n1"}))
+    for events, living in ([taken], {"n1", "n2"}), ([taken], None), ([event()], {"n1"}):
+        assert "died" not in " ".join(receipt.next_steps(campaign(), events, living))
 
 
 def test_how_many_are_through_and_how_many_were_reached() -> None:
@@ -151,12 +207,25 @@ def test_the_status_in_words() -> None:
     shown = plain(status.picture(state()))
     for words in ("fanoutd 0.1.0  running  generation 2  node n1  pid 4710  since 2026-01-02T15:04:05.678+08:00",
                   "sqlite, 0.2 ms", "3 waiting", "4 waiting, 2 being sent",
-                  "main, 100 calls a second, token good for 1 h 56 min",
-                  "token_check: ok, next 2026-01-02T15:05:05.678+08:00"):  # fmt: skip
+                  "main, 100 calls a second, token good for 1 h 56 min"):  # fmt: skip
         assert words in shown
     row = next(line for line in shown.splitlines() if "4711" in line)
     assert row.split() == ["1", "worker", "4711", "busy", "12,345", "6", "100/s", "40", "MiB", "3", "c-1"]
     assert "refused" not in shown
+
+
+def test_the_jobs_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "local_ms", lambda: 1_767_337_500_000)  # 2026-01-02 07:05 UTC
+    rows: list[dict[str, Any]] = [
+        {"name": "token_check", "next": "2026-01-02T15:05:05.600+08:00", "last": None, "result": None,
+         "duration_ms": None},
+        {"name": "digest", "next": "2026-01-03T01:00:00.000+00:00", "last": "2026-01-02T01:00:01.000+00:00",
+         "result": "handed to the mail", "duration_ms": 1234},
+    ]  # fmt: skip
+    lines = [" ".join(line.split()) for line in plain(status.picture(state(jobs=rows))).splitlines()]
+    assert lines[-3:] == [
+        "job next in took last", "token_check 5.6 s - not run yet", "digest 17 h 55 min 1,234 ms handed to the mail",
+    ]  # fmt: skip
 
 
 def test_what_is_wrong_is_said_as_it_is() -> None:
@@ -169,7 +238,7 @@ def test_what_is_wrong_is_said_as_it_is() -> None:
     )))  # fmt: skip
     for words in ("the last reload was refused: fanoutd.toml: [daemon] log_file: no", "sqlite, does not answer",
                   "no good token: [account.main] app_secret: 40125 [/x]",
-                  "token_check: error: [b], next -"):  # fmt: skip
+                  "token_check        -     -  error: [b]"):  # fmt: skip
         assert words in shown
 
 
@@ -203,7 +272,9 @@ def with_holes(value: dict[str, Any], *paths: tuple[Any, ...]) -> dict[str, Any]
 
 
 def draw_campaign(value: dict[str, Any]) -> str:
-    drawn = plain(progress.picture(value, 80)) + progress.line(value) + progress.row(value)
+    drawn = plain(progress.picture(value, 80)) + progress.line(value) + campaigns.line(value)
+    drawn += "".join(campaigns.table([value], 80, NOW)) + receipt_of(value)
+    drawn += "".join(receipt.next_steps(value, [], None))
     final, _ = followed(value, {**value, "state": "paused"})
     assert final["state"] == "paused"
     assert progress.reached(value) >= 0

@@ -8,14 +8,15 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from fanoutd import client
 from fanoutd.client import Client
-from fanoutd.config import Config, find, load
-from fanoutd.errors import BadInput, FanoutdError, NotNow, NotPermitted, Unreachable
+from fanoutd.config import Config, find, for_clients, load
+from fanoutd.errors import BadConfig, BadInput, FanoutdError, NotNow, NotPermitted, Unreachable
 
 _INTERNAL_ERROR = -32603
 
@@ -35,8 +36,33 @@ class Settings:
     debug: bool = False
 
     def load(self) -> Config:
-        """The configuration; what has no effect yet is said on stderr."""
+        """The configuration. Raises BadConfig."""
         return load(find(self.config, os.environ), os.environ)
+
+    def reach(self) -> Config:
+        """The same for whoever only asks a running daemon, which goes on with the one that it has read.
+
+        A file that is being edited, or whose secrets are not for this user, does not keep him from it: a warning says
+        so, and what is not about the daemon itself is empty. Raises BadConfig when no daemon is there either.
+        """
+        try:
+            return self.load()
+        except BadConfig as e:
+            path = find(self.config, os.environ)
+            known = _of_running(path)
+            if known is None:
+                raise
+            say(f"warning: {' '.join(str(e).split())}; the daemon goes on with what it has read")
+            return known
+
+
+def _of_running(path: Path) -> Config | None:
+    try:
+        config = for_clients(path)
+        Client(config.daemon.socket).close()
+    except (BadConfig, OSError):
+        return None
+    return config
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

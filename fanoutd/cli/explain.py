@@ -20,7 +20,7 @@ def explain(settings: Settings, openid: str, campaign: str | None, as_json: bool
     """What happened to OPENID, call by call, as store and journals know it."""
     if not OPENID.fullmatch(openid):
         raise BadInput(f"{openid[:80]!r} is no openid: 6 to 64 of A-Z a-z 0-9 _ -")
-    with connected(settings.load(), 60.0) as connection:
+    with connected(settings.reach(), 60.0) as connection:
         if campaign is not None:
             connection.campaign(campaign)
         events = connection.call("delivery.explain", openid=openid, campaign=campaign)["events"]

@@ -14,14 +14,21 @@ _HELP = "mysql://user:password@host:3306/database, or sqlite:///path; - reads it
 
 
 @click.command()
-@click.option("--to", "url", metavar="URL", required=True, help=_HELP)
+@click.option("--to", "url", metavar="URL", help=_HELP)
+@click.option("--undo", is_flag=True, help="Let the moved store be served again, if nothing was sent from the other.")
 @click.option("--json", "as_json", is_flag=True, help="What was copied, as one object.")
 @pass_settings
-def migrate(settings: Settings, url: str, as_json: bool) -> None:
-    """Move a stopped daemon's store into another database. The old one stays as it is."""
-    from fanoutd.moving import move
+def migrate(settings: Settings, url: str | None, undo: bool, as_json: bool) -> None:
+    """Move a stopped daemon's store into another database. The old one stays, marked, and is served no more."""
+    from fanoutd import moving
 
+    if undo == (url is not None):
+        raise click.UsageError("where to? --to URL; or --undo alone")
     config = settings.load()
+    if url is None:
+        before = moving.undo(config)
+        say("it was not moved: nothing to undo" if before is None else f"this store may be used again; not {before}")
+        return
     url = _target(sys.stdin.readline().strip() if url == "-" else url, config)
     on_terminal = sys.stderr.isatty()
 
@@ -30,7 +37,7 @@ def migrate(settings: Settings, url: str, as_json: bool) -> None:
             click.echo(f"\r\x1b[K{table}: {rows:,} rows", nl=False, err=True)
 
     try:
-        moved = move(config, url, progress)
+        moved = moving.move(config, url, progress)
     finally:
         if on_terminal:
             click.echo("\r\x1b[K", nl=False, err=True)
@@ -44,7 +51,7 @@ def migrate(settings: Settings, url: str, as_json: bool) -> None:
         click.echo(f"  {table:<20} {count:>12,}")
     click.echo(f"Now change [store] in {config.path} (on every node), and then start the daemon:")
     click.echo(f'  url = "{values.masked(url)}"')
-    say(f"{moved.source} is not used from then on; do not start a daemon on it again, which would send from there too")
+    say(f"{moved.source} is kept, with a mark: no daemon serves it any more (`fanoutd migrate --undo` takes it off)")
     for name in _readers(config):
         say(f"[audience.{name}] has no database of its own and uses the store's: its tables were not copied, "
             "give it a line `database = …`")  # fmt: skip

@@ -6,7 +6,8 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import IO, Any
 
@@ -73,21 +74,34 @@ def parts(openids: Iterable[str], room: int) -> Iterator[list[str]]:
         yield part
 
 
-def params(config: Config, file: str, size: int) -> dict[str, Any]:
-    """Parameters for a submission that has ``size`` bytes without them: the list, or an upload for one too long."""
+#: Adds people to an upload, None for a new one; its name.
+Add = Callable[[str | None, list[str]], str]
+
+
+def params(config: Config, file: str, size: int, away: Add | None = None) -> dict[str, Any]:
+    """Parameters for a submission that has ``size`` bytes without them: the list, or an upload for one too long.
+
+    ``away`` does what the daemon would, from where it cannot be reached any more.
+    """
     room = config.daemon.max_request - _REQUEST
     whole = parts(read(file), room)
     first = next(whole)
     second = next(whole, None)
     if second is None and len(json.dumps(first)) + size <= room:
         return {"openids": first}
-    return {"upload": _upload(config, chain([first], [second] if second else [], whole))}
+    return {"upload": _upload(partial(_add, config), chain([first], [second] if second else [], whole), away)}
 
 
-def _upload(config: Config, whole: Iterable[list[str]]) -> str:
+def _upload(add: Add, whole: Iterable[list[str]], away: Add | None) -> str:
     upload = None
     for part in whole:
-        upload = _add(config, upload, part)
+        try:
+            upload = add(upload, part)
+        except Unreachable:
+            if away is None or add is away:
+                raise
+            add = away
+            upload = add(upload, part)
     assert upload is not None, "there is one part at least"
     return upload
 

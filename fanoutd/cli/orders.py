@@ -36,7 +36,7 @@ def _order(config: Config, method: str, campaign: str, as_json: bool, **params: 
 @pass_settings
 def pause(settings: Settings, campaign_id: str, as_json: bool) -> None:
     """Stop sending until it is resumed; returns when no request starts any more."""
-    _order(settings.load(), "pause", campaign_id, as_json)
+    _order(settings.reach(), "pause", campaign_id, as_json)
 
 
 @click.command()
@@ -45,7 +45,7 @@ def pause(settings: Settings, campaign_id: str, as_json: bool) -> None:
 @pass_settings
 def resume(settings: Settings, campaign_id: str, as_json: bool) -> None:
     """Go on where it was paused."""
-    _order(settings.load(), "resume", campaign_id, as_json)
+    _order(settings.reach(), "resume", campaign_id, as_json)
 
 
 @click.command()
@@ -54,7 +54,7 @@ def resume(settings: Settings, campaign_id: str, as_json: bool) -> None:
 @pass_settings
 def cancel(settings: Settings, campaign_id: str, as_json: bool) -> None:
     """End it for good; returns when no request starts any more. The untried stay pending."""
-    _order(settings.load(), "cancel", campaign_id, as_json)
+    _order(settings.reach(), "cancel", campaign_id, as_json)
 
 
 @click.command()
@@ -64,7 +64,7 @@ def cancel(settings: Settings, campaign_id: str, as_json: bool) -> None:
 @pass_settings
 def repair(settings: Settings, campaign_id: str, yes: bool, as_json: bool) -> None:
     """After the store came back from a backup: learn from the journals what was sent, and go on."""
-    config = settings.load()
+    config = settings.reach()
     with connected(config) as connection:
         reason = connection.campaign(campaign_id)["reason"]
     if reason:
@@ -84,7 +84,7 @@ def retry(settings: Settings, campaign_id: str, failed: bool, unknown: bool, yes
     """Send again to those who failed or are unknown."""
     if not (failed or unknown):
         raise click.UsageError("whom? --failed, --unknown, or both")
-    config = settings.load()
+    config = settings.reach()
     if unknown:
         with connected(config) as connection:
             count = connection.campaign(campaign_id)["counts"]["unknown"]
@@ -105,7 +105,7 @@ def resolve(settings: Settings, campaign_id: str, word: str | None, file: str | 
     """Say what became of the unknown ones."""
     if word is None:
         raise click.UsageError("what became of them? --sent or --failed")
-    config = settings.load()
+    config = settings.reach()
     openids = None if file is None else list(people.read(file))
     _order(config, "resolve", campaign_id, as_json, **{"as": word, "openids": openids})
 

@@ -19,7 +19,7 @@ def recurring() -> None:
 @pass_settings
 def list_(settings: Settings, as_json: bool) -> None:
     """When each comes next, and what came of it last."""
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         found = connection.call("recurring.list")["recurring"]
     for each in found:
         if as_json:
@@ -35,5 +35,5 @@ def list_(settings: Settings, as_json: bool) -> None:
 @pass_settings
 def remove(settings: Settings, recurring_id: str) -> None:
     """Let no campaign come of it any more; those that came are not touched."""
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         click.echo(connection.call("recurring.remove", recurring=recurring_id)["recurring"])

@@ -13,6 +13,8 @@ import click
 from rich.console import Console
 
 from fanoutd import client
+from fanoutd.away import keep
+from fanoutd.cli import away
 from fanoutd.cli import openids as people
 from fanoutd.cli.common import Settings, connected, pass_settings, say
 from fanoutd.client import FINAL, Client
@@ -42,15 +44,25 @@ _DRY_RUN = 70.0
 @click.option("--account", metavar="NAME", help="Which [account.…] sends.")
 @click.option("--dry-run", is_flag=True, help="Send nothing: say how many people, calls and minutes it would be.")
 @click.option("--wait", is_flag=True, help="Stay until it ends; exit 0 only if it is done and somebody was reached.")
+@click.option("--spool", is_flag=True, help="Keep it if the daemon cannot be reached: it goes out when it is back.")
+@click.option("--alert", is_flag=True, help="Mail if the daemon cannot be reached; goes without saying with --spool.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 @pass_settings
-def send(settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, **given: Any) -> None:
+def send(
+    settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, spool: bool, alert: bool, **given: Any
+) -> None:
     """Submit a campaign and print its id."""
-    config = settings.load()
+    config = settings.reach()
     openids = given.pop("openids")
     params = submission(**given)
+    if spool:
+        _agree(wait or dry_run or bool(params.get("dry_run")))
+        params = keep.with_key(params)
     if openids:
-        params |= people.params(config, openids, _size(params))
+        try:
+            params |= people.params(config, openids, _size(params), keep.adding(config) if spool else None)
+        except Unreachable as e:  # a list longer than one line is not kept everywhere
+            away.lost(config, e, alert or spool)
     if _size(params) > config.daemon.max_request - 200:
         raise BadInput(
             f"the submission is longer than [daemon] max_request = {config.daemon.max_request} bytes; "
@@ -61,8 +73,7 @@ def send(settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, **give
     if dry_run or params.get("dry_run"):
         _plan(config, params, as_json)
         return
-    with connected(config) as connection:
-        answer = connection.submit(**params)
+    answer = _submitted(config, params, spool, alert)
     if not as_json:
         click.echo(answer["campaign"])
         if answer["duplicate"]:
@@ -75,6 +86,22 @@ def send(settings: Settings, /, wait: bool, as_json: bool, dry_run: bool, **give
     if as_json:
         click.echo(json.dumps({**last, **answer}, ensure_ascii=False))
     judge(last)
+
+
+def _agree(waits: bool) -> None:
+    if waits:
+        raise click.UsageError("--spool keeps it when there is no daemon; --wait and --dry-run want one")
+
+
+def _submitted(config: Config, params: dict[str, Any], spool: bool, alert: bool) -> dict[str, Any]:
+    try:
+        with connected(config) as connection:
+            answer = connection.submit(**params)
+    except Unreachable as e:
+        if not spool:
+            away.lost(config, e, alert)
+        return away.kept(config, params, e, alert)
+    return {**answer, "spooled": False} if spool else answer
 
 
 def _plan(config: Config, params: dict[str, Any], as_json: bool) -> None:

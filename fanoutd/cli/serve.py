@@ -59,7 +59,7 @@ def _in_background(config: Config) -> int:
 @pass_settings
 def status(settings: Settings, as_json: bool) -> None:
     """Show the daemon and its workers."""
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         found = connection.call("daemon.status")
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))

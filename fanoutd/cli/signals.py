@@ -105,6 +105,6 @@ def upgrade(settings: Settings) -> None:
 @pass_settings
 def scale(settings: Settings, count: int) -> None:
     """Run COUNT workers from now on, until the next reload."""
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         connection.call("daemon.scale", count=count)
     say(f"{count} workers wanted")

@@ -41,7 +41,7 @@ def import_(settings: Settings, file: str, account: str | None) -> None:
 
     What else a row says of a person are variables of messages. Whoever has opted out stays so.
     """
-    config = settings.load()
+    config = settings.reach()
     report = Report("standard input" if file == "-" else file)
     done = 0
     with connected(config, 60.0) as connection, _opened(file) as stream:
@@ -101,7 +101,7 @@ def batches(found: Iterable[Person], room: int, report: Report) -> Iterator[list
 @pass_settings
 def sync(settings: Settings, tag: int | None, account: str | None) -> None:
     """Pull the followers from WeChat; one that was cut off goes on where it was."""
-    with connected(settings.load(), _SYNC) as connection:
+    with connected(settings.reach(), _SYNC) as connection:
         click.echo(connection.call("subscriber.sync", tag=tag, account=account)["count"])
 
 
@@ -112,7 +112,7 @@ def sync(settings: Settings, tag: int | None, account: str | None) -> None:
 def list_(settings: Settings, as_json: bool, account: str | None) -> None:
     """Everybody of whom something is known."""
     after = None
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         while True:
             page = connection.call("subscriber.list", after=after, account=account)
             for row in page["rows"]:
@@ -133,7 +133,7 @@ def _line(row: dict[str, Any]) -> str:
 @pass_settings
 def show(settings: Settings, openid: str, as_json: bool, account: str | None) -> None:
     """One person: whether they take messages, and why not."""
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         row = connection.call("subscriber.get", openid=openid, account=account)
     if as_json:
         click.echo(json.dumps(row, ensure_ascii=False))
@@ -149,7 +149,7 @@ def _order(name: str, method: str, words: str) -> None:
     @_ACCOUNT
     @pass_settings
     def order(settings: Settings, openid: str, account: str | None) -> None:
-        with connected(settings.load()) as connection:
+        with connected(settings.reach()) as connection:
             connection.call(method, openid=openid, account=account)
 
 

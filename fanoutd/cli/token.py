@@ -25,7 +25,7 @@ def token() -> None:
 @pass_settings
 def show(settings: Settings, account: str | None, as_json: bool) -> None:
     """The masked token, its age and source."""
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         _print(connection.call("token.get", account=account), as_json)
 
 
@@ -36,7 +36,7 @@ def show(settings: Settings, account: str | None, as_json: bool) -> None:
 @pass_settings
 def refresh(settings: Settings, account: str | None, force: bool, as_json: bool) -> None:
     """Ask WeChat for a token now; campaigns that were paused for want of one go on."""
-    config = settings.load()
+    config = settings.reach()
     with connected(config, _patience(config)) as connection:
         _print(connection.call("token.refresh", account=account, force=force), as_json)
 

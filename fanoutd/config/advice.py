@@ -1,11 +1,11 @@
-"""What a message may have though it is of no use: one line each, for the log and for `config check`."""
+"""What in a configuration is of no use, or of no good: one line each, for the log and for `config check`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fanoutd.config.model import Message
+from fanoutd.config.model import Mail, Message
 from fanoutd.config.msgtypes import KINDS
 
 #: Keywords of the old templates that WeChat filters out since 4 May 2023 (its announcement).
@@ -36,3 +36,14 @@ def _keywords(body: Mapping[str, Any]) -> Iterator[str]:
     filtered = [f"data.{key}" for key in FILTERED if key in data]
     if filtered:
         yield f"{', '.join(filtered)}: sent as it is, but WeChat shows first and remark no more since 2023"
+
+
+def mail_advice(mail: Mail | None) -> tuple[str, ...]:
+    """On the way to the mail server."""
+    if mail is None or mail.relay.user is None or mail.relay.host in ("localhost", "127.0.0.1", "::1"):
+        return ()
+    if mail.relay.security == "plain":
+        return ("[mail] smtp: the password crosses the network in the clear; write smtp+starttls:// or smtps://",)
+    if not mail.relay.ssl_verify:
+        return ("[mail] smtp: ssl_verify=off gives the password to whoever answers; name the authority with ssl_ca",)
+    return ()

@@ -8,7 +8,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fanoutd.config.model import Account, Audience, Config, Daemon, Message, OnFinish, Schedule, TokenQuery, Workers
+from fanoutd.config.model import (
+    Account,
+    Audience,
+    Config,
+    Daemon,
+    Health,
+    Message,
+    OnFinish,
+    Schedule,
+    TokenQuery,
+    Workers,
+)
 from fanoutd.config.values import masked
 
 _SECRET = "***"
@@ -39,11 +50,12 @@ def _tables(config: Config) -> Iterator[tuple[str, Table]]:
     }
     if config.mail:
         mail = config.mail
-        yield "mail", {"smtp": masked(mail.smtp), "from": mail.sender, "to": mail.to}
+        yield "mail", {"smtp": masked(mail.smtp), "from": mail.sender, "to": mail.to, "reports": mail.reports}
     if config.metrics:
         host = config.metrics.host
         host = f"[{host}]" if ":" in host else host
         yield "metrics", {"listen": f"{host}:{config.metrics.port}"}
+    yield "health", _health(config.health)
     yield "schedule", _schedule(config.schedule)
 
 
@@ -60,6 +72,7 @@ def _daemon(daemon: Daemon) -> Table:
         "log_file": daemon.log_file,
         "log_format": daemon.log_format,
         "max_request": _size(daemon.max_request),
+        "drop": daemon.drop,
     }
 
 
@@ -127,11 +140,31 @@ def _audience(audience: Audience) -> Table:
     }
 
 
+def _health(health: Health) -> Table:
+    return {
+        "api_errors": health.api_errors,
+        "api_latency": _duration(health.api_latency),
+        "clock_off": _duration(health.clock_off),
+        "disk_left": _size(health.disk_left),
+        "memory_left": _size(health.memory_left),
+        "off": health.off,
+        "quota_left": health.quota_left,
+        "record_lag": _duration(health.record_lag),
+        "restarts": health.restarts,
+        "spool_age": _duration(health.spool_age),
+        "store_latency": _duration(health.store_latency),
+        "stuck": _duration(health.stuck),
+        "token_left": _duration(health.token_left),
+    }
+
+
 def _schedule(schedule: Schedule) -> Table:
     return {
         "health_check": _duration(schedule.health_check),
         "token_check": _duration(schedule.token_check),
         "digest": schedule.digest,
+        "sync": schedule.sync,
+        "timezone": schedule.timezone,
         "retention": _duration(schedule.retention),
     }
 

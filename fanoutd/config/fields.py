@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fanoutd.config import mysql_url
+from fanoutd.config import addresses, mysql_url, smtp_url
 from fanoutd.config import values as v
 from fanoutd.errors import BadConfig
 
@@ -48,6 +48,7 @@ DAEMON: Fields = {
     "log_file": Field(v.path, None),
     "log_format": Field(v.choice("text", "json"), "text"),
     "max_request": Field(v.size, 1 << 20),
+    "drop": Field(v.path, None),
 }
 WORKERS: Fields = {
     "count": Field(v.whole(1, MOST_WORKERS), 4),
@@ -111,24 +112,48 @@ WINDOWS: Fields = {
     "pay": Field(v.window, (0, 48 * 3600.0)),
 }
 MAIL: Fields = {
-    "smtp": Field(v.smtp_url),
-    "from": Field(v.word),
-    "to": Field(v.words),
+    "smtp": Field(smtp_url.smtp_url),
+    "from": Field(addresses.address),
+    "to": Field(addresses.addresses),
+    "reports": Field(v.choice("all", "problems", "off"), "all"),
 }
 METRICS: Fields = {
     "listen": Field(v.listen),
+}
+#: What health looks at, by name: `off` leaves some of it out (fanoutd.health.conditions has what each means).
+CONDITIONS = (
+    "store", "api", "token", "shards", "workers", "disk", "memory", "quota", "node", "api_errors", "store_slow",
+    "records_late", "api_slow", "spool", "clock", "reload",
+)  # fmt: skip
+#: Health: beyond which a condition is broken.
+HEALTH: Fields = {
+    "api_errors": Field(v.number(0, 1), 0.2),
+    "api_latency": Field(v.duration, 3.0),
+    "clock_off": Field(v.duration, 5.0),
+    "disk_left": Field(v.size, 256 << 20),
+    "memory_left": Field(v.size, 64 << 20),
+    "off": Field(v.some_of(*CONDITIONS), ()),
+    "quota_left": Field(v.number(0, 1), 0.1),
+    "record_lag": Field(v.duration, 30.0),
+    "restarts": Field(v.whole(1, 1_000_000), 5),
+    "spool_age": Field(v.duration, 120.0),
+    "store_latency": Field(v.duration, 1.0),
+    "stuck": Field(v.duration, 300.0),
+    "token_left": Field(v.duration, 180.0),  # WeChat renews a token 300 s before its end, and we ask 290 s before it
 }
 SCHEDULE: Fields = {
     "health_check": Field(v.duration, 60.0),
     "token_check": Field(v.duration, 60.0),
     "digest": Field(v.crontab, "0 9 * * *"),
+    "sync": Field(v.crontab, ""),
+    "timezone": Field(v.timezone, None),
     "retention": Field(v.duration, 90 * 86400.0),
 }
 
 #: Tables that stand once in the file, and those that stand once a name.
 SINGLE: Mapping[str, Fields] = {
     "daemon": DAEMON, "workers": WORKERS, "store": STORE, "mail": MAIL, "metrics": METRICS,
-    "schedule": SCHEDULE, "windows": WINDOWS,
+    "health": HEALTH, "schedule": SCHEDULE, "windows": WINDOWS,
 }
 NAMED: Mapping[str, Fields] = {"account": ACCOUNT, "message": MESSAGE, "audience": AUDIENCE}
 
@@ -194,8 +219,10 @@ def read(raw: object, fields: Fields, place: Place) -> dict[str, Any]:
     return {key: _value(given, key, field, place) for key, field in fields.items()}
 
 
-#: Kinds of value that may name files, inside a URL.
-_DATABASES = (v.database_url, v.store_url)
+#: Kinds of value that may name files, inside a URL: how such a path is made whole.
+_BELOW: Mapping[v.Parser, Callable[[str, Path], str]] = {
+    v.database_url: mysql_url.below, v.store_url: mysql_url.below, smtp_url.smtp_url: smtp_url.below,
+}  # fmt: skip
 
 
 def _value(given: Mapping[str, Any], key: str, field: Field, place: Place) -> Any:
@@ -205,6 +232,7 @@ def _value(given: Mapping[str, Any], key: str, field: Field, place: Place) -> An
         return field.default
     try:
         value = field.parse(given[key])
-        return mysql_url.below(value, place.file.parent) if field.parse in _DATABASES else value
+        below = _BELOW.get(field.parse)
+        return below(value, place.file.parent) if below else value
     except ValueError as e:
         raise place.error(key, e) from None

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fanoutd.config import effect, fields, kinds, secret
-from fanoutd.config.advice import advice
+from fanoutd.config import fields, kinds, secret
+from fanoutd.config.advice import advice, mail_advice
 from fanoutd.config.fields import NAMED, SINGLE, Place, named, read
 from fanoutd.config.model import (
     Account,
     Audience,
     Config,
     Daemon,
+    Health,
     Mail,
     Message,
     Metrics,
@@ -24,6 +25,7 @@ from fanoutd.config.model import (
     Window,
     Workers,
 )
+from fanoutd.config.starter import untouched
 from fanoutd.config.values import in_full
 from fanoutd.errors import BadConfig
 
@@ -70,22 +72,39 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         if name not in SINGLE and name not in NAMED:
             raise place.unknown(name, [*SINGLE, *NAMED], "table")
     daemon = _daemon(document, place)
+    accounts = _accounts(document, environ, place)
     messages = _messages(document, place)
+    mail = _mail(document, place)
     return Config(
         path=file,
         text=text,
         daemon=daemon,
         workers=Workers(**_single(document, "workers", place)),
         store_url=_store_url(document, daemon, place),
-        accounts=_accounts(document, environ, place),
+        accounts=accounts,
         messages=messages,
         audiences=_audiences(document, messages, place),
         windows={name: Window(*each) for name, each in _single(document, "windows", place).items()},
-        mail=_mail(document, place),
+        mail=mail,
         metrics=_metrics(document, place),
-        schedule=Schedule(**_single(document, "schedule", place)),
-        warnings=(*effect.warnings(document), *advice(messages.values())),
+        health=Health(**_single(document, "health", place)),
+        schedule=_schedule(document, accounts, place),
+        warnings=(*advice(messages.values()), *mail_advice(mail),
+                  *untouched(accounts.values(), messages.values())),
     )
+
+
+def for_clients(path: Path) -> Config:
+    """What whoever asks a running daemon must know of it: [daemon] and [workers]. The rest, which may be half edited or
+    hold secrets that are not for his eyes, is empty. Raises BadConfig."""
+    file = Path(os.path.abspath(path))
+    text, _ = _read_file(file)
+    document, place = _parsed(file, text), Place(file)
+    return Config(
+        path=file, text=text, daemon=_daemon(document, place), workers=Workers(**_single(document, "workers", place)),
+        store_url="", accounts={}, messages={}, audiences={}, windows={}, mail=None, metrics=None,
+        health=Health(**_single({}, "health", place)), schedule=Schedule(**_single({}, "schedule", place)), warnings=(),
+    )  # fmt: skip
 
 
 def _read_file(file: Path) -> tuple[bytes, int]:
@@ -126,6 +145,7 @@ def _daemon(document: Mapping[str, Any], place: Place) -> Daemon:
         "state_dir": state_dir,
         "socket": _below(place.file, values["socket"] or state_dir / "fanoutd.sock"),
         "pidfile": _below(place.file, values["pidfile"] or state_dir / "fanoutd.pid"),
+        "drop": _below(place.file, values["drop"] or state_dir / "spool" / "drop"),
         "log_file": values["log_file"] and _below(place.file, values["log_file"]),
     }
     length = len(os.fsencode(values["socket"]))
@@ -193,13 +213,19 @@ def _audiences(
     return audiences
 
 
+def _schedule(document: Mapping[str, Any], accounts: Mapping[str, Account], place: Place) -> Schedule:
+    values = _single(document, "schedule", place)
+    first = next(iter(accounts.values()))
+    return Schedule(**{**values, "timezone": values["timezone"] or first.timezone})
+
+
 def _mail(document: Mapping[str, Any], place: Place) -> Mail | None:
     if "mail" not in document:
         return None
     values = _single(document, "mail", place)
     if not values["to"]:
         raise place.sub("mail").error("to", 'wants at least one address, like ["ops@example.com"]')
-    return Mail(smtp=values["smtp"], sender=values["from"], to=values["to"])
+    return Mail(smtp=values["smtp"], sender=values["from"], to=values["to"], reports=values["reports"])
 
 
 def _metrics(document: Mapping[str, Any], place: Place) -> Metrics | None:

@@ -6,11 +6,14 @@ every repr.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
+from urllib.parse import quote
 
+from fanoutd.config import smtp_url
 from fanoutd.errors import BadInput
 
 T = TypeVar("T")
@@ -18,7 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """[daemon]: where the master lives and who may talk to it."""
+    """[daemon]: where the master lives and who may talk to it.
+
+    ``drop`` is where clients leave what they cannot submit.
+    """
 
     state_dir: Path
     socket: Path
@@ -31,6 +37,7 @@ class Daemon:
     log_file: Path | None
     log_format: str
     max_request: int
+    drop: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +148,34 @@ class Window:
     within: float
 
 
+#: Characters of a user of a mail server that nobody has chosen as a name. Shorter ones may be any word of the log.
+_KEY = 12
+
+
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """[mail]: ``sender`` is the key ``from``."""
+    """[mail]: ``sender`` is the key ``from``; ``reports``: of which campaigns that have ended there is a mail."""
 
     smtp: str = field(repr=False)
     sender: str
     to: tuple[str, ...]
+    reports: str = "all"
+
+    @property
+    def relay(self) -> smtp_url.Relay:
+        """Where it is handed in."""
+        return smtp_url.parse(self.smtp)
+
+    def secrets(self) -> tuple[str, ...]:
+        """The password, as it is, as it stands in the URL, and as it goes over the wire together with the user; and a
+        user that is a key rather than a word or an address of ours."""
+        relay = self.relay
+        if relay.user is None:
+            return ()
+        plain = f"\0{relay.user}\0{relay.password}"
+        wire = (base64.b64encode(each.encode()).decode() for each in (plain, relay.password))
+        users = [each for each in (relay.user,) if len(each) >= _KEY and each not in " ".join((self.sender, *self.to))]
+        return tuple(dict.fromkeys((relay.password, quote(relay.password, safe=""), *wire, *users)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +187,36 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """[health]: beyond which a condition is broken: seconds, bytes, shares of 1; ``restarts`` is deaths in ten minutes.
+
+    ``off`` names the conditions that are not looked at.
+    """
+
+    api_errors: float
+    api_latency: float
+    clock_off: float
+    disk_left: int
+    memory_left: int
+    off: tuple[str, ...]
+    quota_left: float
+    record_lag: float
+    restarts: int
+    spool_age: float
+    store_latency: float
+    stuck: float
+    token_left: float
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
-    """[schedule]: ``digest`` is a crontab line, empty for off."""
+    """[schedule]: ``digest`` and ``sync`` are crontab lines, empty for off, in ``timezone``."""
 
     health_check: float
     token_check: float
     digest: str
+    sync: str
+    timezone: str
     retention: float
 
 
@@ -188,12 +240,14 @@ class Config:
     windows: Mapping[str, Window]
     mail: Mail | None
     metrics: Metrics | None
+    health: Health
     schedule: Schedule
     warnings: tuple[str, ...]
 
     def secrets(self) -> tuple[str, ...]:
         """What must never be seen in a log."""
-        return tuple(account.app_secret for account in self.accounts.values() if account.app_secret)
+        known = [account.app_secret for account in self.accounts.values() if account.app_secret]
+        return (*known, *(self.mail.secrets() if self.mail else ()))
 
     @overload
     def pick(self, kind: Literal["account"], name: str | None) -> Account: ...

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fanoutd.config.model import Account, Message
 from fanoutd.errors import BadInput, NotPermitted
 
 STARTER = '''\
@@ -62,6 +64,23 @@ data.time3.value = "{now}"
 # query = """SELECT openid FROM tp_receiver
 #            WHERE (expire_time > %(now)s OR send_status = 1) AND receive_status = 1"""
 '''
+
+
+#: What stands in it for the operator's own values.
+_APP_ID, _SECRET, _TEMPLATE = "wx0000000000000000", "put-yours-here", "put-your-template-id-here"
+
+
+def untouched(accounts: Iterable[Account], messages: Iterable[Message]) -> Iterator[str]:
+    """A line for each of the starter's values that nobody has replaced: WeChat refuses them, the sandbox does not."""
+    real = [account for account in accounts if account.api_base.startswith("https:")]
+    for account in real:
+        for key, value, ours in ("app_id", account.app_id, _APP_ID), ("app_secret", account.app_secret, _SECRET):
+            if value == ours:
+                yield f"[account.{account.name}] {key} is still that of `fanoutd init`: put in yours"
+    for message in messages if real else ():
+        for channel, body in message.bodies.items():
+            if body.get("template_id") == _TEMPLATE:
+                yield f"[message.{message.name}.{channel}] template_id is still that of `fanoutd init`: put in yours"
 
 
 def write_starter(folder: Path) -> Path:

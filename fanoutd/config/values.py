@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from fanoutd.config import mysql_url
 from fanoutd.outcome import CHANNELS
+from fanoutd.times import local_ms
 
 Parser = Callable[[Any], Any]
 
@@ -92,6 +93,19 @@ def choice(*options: str) -> Parser:
         if value not in options:
             raise ValueError(f"wants {right}, not {value[:40]!r}")
         return value
+
+    return parse
+
+
+def some_of(*options: str) -> Parser:
+    """A list of some of these strings, possibly empty."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        chosen = words(value)
+        for each in chosen:
+            if each not in options:
+                raise ValueError(f"{each[:40]!r} is none; there are: {', '.join(options)}")
+        return chosen
 
     return parse
 
@@ -198,7 +212,16 @@ def crontab(value: object) -> str:
     fields = value.split()
     if fields and not (len(fields) == 5 and all(_CRON_FIELD.fullmatch(each) for each in fields)):
         raise ValueError('wants five crontab fields like "0 9 * * *", or "" for off')
+    if fields:
+        _check_crontab(" ".join(fields))
     return " ".join(fields)
+
+
+def _check_crontab(line: str) -> None:
+    from fanoutd import cron  # its scheduler is imported where a file has such a line, and not by every command
+
+    if cron.next_after(line, "UTC", local_ms()) is None:
+        raise ValueError(f"{line!r} never comes")
 
 
 def listen(value: object) -> tuple[str, int]:
@@ -230,12 +253,6 @@ def api_base(value: object) -> str:
     if parts.query or parts.fragment:
         raise ValueError(f"wants {right}, without ? or #")
     return parts.geturl().rstrip("/")
-
-
-def smtp_url(value: object) -> str:
-    """Where mail is handed in."""
-    right = "smtp://, smtp+starttls:// or smtps:// with user:password@host:port"
-    return _split(value, ("smtp", "smtp+starttls", "smtps"), right).geturl()
 
 
 def database_url(value: object) -> str:

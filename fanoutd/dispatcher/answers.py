@@ -19,6 +19,8 @@ from fanoutd.dispatcher.questions import Questions
 from fanoutd.dispatcher.status import Status
 from fanoutd.dispatcher.threads import Threads
 from fanoutd.dispatcher.trust import Trust
+from fanoutd.mail.postman import NoMail, Postman
+from fanoutd.mail.smtp import NotSent, Unclear
 from fanoutd.store import Database, StoreAway, again_if_busy
 
 log = logging.getLogger(__name__)
@@ -35,11 +37,11 @@ class Answers:
     def __init__(
         self, say: Callable[[dict[str, Any]], None], threads: Threads, trust: Trust, status: Status,
         questions: Questions, orders: Orders, ordering: threading.Lock,
-        obeyed: Callable[[Database, str], None] | None, metrics: Callable[[], str],
+        obeyed: Callable[[Database, str], None] | None, metrics: Callable[[], str], postman: Postman,
     ) -> None:  # fmt: skip
         self._say, self._threads, self._trust, self._status = say, threads, trust, status
         self._questions, self._orders, self._ordering, self._obeyed = questions, orders, ordering, obeyed
-        self._metrics = metrics
+        self._metrics, self._postman = metrics, postman
         self._halting: dict[int, dict[str, Any]] = {}  # asks whose answer waits for the workers
 
     def ask(self, message: dict[str, Any]) -> None:
@@ -47,15 +49,25 @@ class Answers:
         method = message["method"]
         if method == "daemon.status" and (why := self._trust.why_not_yet):
             self._say({"t": "answer", "n": message["n"], "result": self._status.without_store(why)})
+        elif method == "daemon.status" and self._status.store_trouble:
+            self._threads.promise(self._threads.statuses.submit(self._answer_at_once, message["n"]))
         elif method == "daemon.metrics":  # also while the store is away
             self._threads.promise(self._threads.metrics.submit(self._tell_metrics, message["n"]))
+        elif method == "mail.test":  # needs no store, and whoever stops does not wait for it
+            self._threads.mails.submit(self._test_mail, message["n"])
         elif method == "subscriber.sync":  # minutes: whoever stops does not wait for it
             self._threads.syncs.submit(self._answer, message)
         else:
             asks = self._threads.asks
-            pool = {"token.refresh": self._threads.tokens, "campaign.plan": self._threads.forecasts}.get(method, asks)
+            slow = self._threads.forecasts
+            pool = {
+                "token.refresh": self._threads.tokens, "campaign.plan": slow, "campaign.report": slow,
+            }.get(method, asks)  # fmt: skip
             came = time.monotonic() if pool is asks else math.inf
             self._threads.promise(pool.submit(self._answer, {**message, "came": came}))
+
+    def _answer_at_once(self, number: int) -> None:
+        self._say({"t": "answer", "n": number, "result": self._status.at_once()})
 
     def halted(self, number: int) -> None:
         """Every worker of this node knows that the campaign of this ask does not run."""
@@ -94,6 +106,20 @@ class Answers:
                 answer["error"] = {"code": -32005, "message": f"{e}; try again", "data": None}
         except Exception:
             log.exception("%s failed", message["method"])
+            answer["error"] = _internal_error()
+        self._say(answer)
+
+    def _test_mail(self, number: int) -> None:
+        answer: dict[str, Any] = {"t": "answer", "n": number}
+        try:
+            answer["result"] = {"answer": self._postman.test()}
+        except NoMail:
+            words = "there is no [mail] in the configuration; write one, and `fanoutd reload`"
+            answer["error"] = {"code": -32003, "message": words, "data": {"field": "mail"}}
+        except (NotSent, Unclear) as e:
+            answer["error"] = {"code": -32005, "message": str(e), "data": {"field": "mail"}}
+        except Exception:
+            log.exception("mail.test failed")
             answer["error"] = _internal_error()
         self._say(answer)
 

@@ -62,6 +62,7 @@ class Cluster:
         self._token: int | None = None
         self._leads_until = 0
         self._alone = False
+        self._asked = threading.Event()
         self._held: dict[str, int] = {}
         self._holding = threading.Lock()
 
@@ -73,6 +74,10 @@ class Cluster:
     def leads(self) -> bool:
         """Whether this node is the one that does what is done once for all; at this moment, by its own clock."""
         return self._alone or uptime_ms() < self._leads_until
+
+    def knows(self, patience: float) -> bool:
+        """Whether it has been found out who leads, which takes a moment after the start; so many seconds are waited."""
+        return self._alone or self._asked.wait(patience)
 
     def join(self, db: Database) -> None:
         """Be known to the others, before anything else is done. Raises nodes.NameTaken, StoreAway."""
@@ -176,6 +181,7 @@ class Cluster:
         if not nodes.beat(db, self.node, self._secret, boot_id(), self._workers()):
             self.join(db)  # the store was put back to a time before us; or another machine has our name
         self._lead(db)
+        self._asked.set()
         for name, token in list(self._held.items()):
             leases.renew(db, name, self.node, token, HOLD_MS)
         keep_up(db)

@@ -1,6 +1,7 @@
 """What operators order about a campaign: pause, resume, cancel, retry, resolve.
 
-Each makes one durable change and says the campaign's state after it. Whoever pauses or cancels is answered
+Each makes one durable change, with a line in the campaign's history that says ``by`` whom, and says the campaign's
+state after it. What changes nothing writes nothing. Whoever pauses or cancels is answered
 by ``answers`` when every worker of this node has obeyed too.
 """
 
@@ -13,9 +14,10 @@ from typing import Any
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.figures import Count, uncounted
 from fanoutd.outcome import Ended, State
-from fanoutd.store import Database, campaigns
+from fanoutd.store import Database, campaigns, history
 from fanoutd.store.campaigns import DISTRUSTED, FINAL, Campaign
 from fanoutd.store.corrections import StillHeld, reopen, resolve
+from fanoutd.store.history import OURSELVES, By
 
 PAUSED_BY_OPERATOR = "paused by an operator; `fanoutd campaign resume` lets it go on"
 
@@ -24,7 +26,7 @@ CANCELLED_BY_OPERATOR = "cancelled by an operator"
 INVALID, NOT_NOW, WRONG_STATE = -32602, -32005, -32003
 
 
-def pause(db: Database, campaign: Campaign) -> str:
+def pause(db: Database, campaign: Campaign, by: By = OURSELVES) -> str:
     """Have it wait until `resume`. Raises RpcError when it has ended."""
     why = {"cause": "operator", "reason": PAUSED_BY_OPERATOR}
     with db.transaction():
@@ -33,15 +35,17 @@ def pause(db: Database, campaign: Campaign) -> str:
             raise RpcError(WRONG_STATE, f"campaign {campaign.id} is {campaign.state}: nothing to pause", "campaign")
         if campaign.state != "paused":
             _move(db, campaign, "paused", **why)
-        elif campaign.cause not in DISTRUSTED:  # else it would go on when its own trouble is over
+            history.note(db, campaign.id, "paused", by)
+        elif campaign.cause not in (*DISTRUSTED, "operator"):  # else it would go on when its own trouble is over
             db.execute(
                 "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE id = %s AND state = 'paused'",
                 *why.values(), campaign.id,
             )  # fmt: skip
+            history.note(db, campaign.id, "paused", by, "it had paused itself")
     return "paused"
 
 
-def cancel(db: Database, campaign: Campaign) -> str:
+def cancel(db: Database, campaign: Campaign, by: By = OURSELVES) -> str:
     """End it: whoever was not tried stays pending for ever. Raises RpcError when it has ended otherwise.
 
     One that is not to be trusted stays so: `repair` can still tell who was sent to.
@@ -56,10 +60,11 @@ def cancel(db: Database, campaign: Campaign) -> str:
         distrusted = campaign.cause in DISTRUSTED
         why = (campaign.cause, campaign.reason) if distrusted else ("operator", CANCELLED_BY_OPERATOR)
         _move(db, campaign, "cancelled", cause=why[0], reason=why[1], finished_at=at)
+        history.note(db, campaign.id, "cancelled", by)
     return "cancelled"
 
 
-def resume(db: Database, campaign: Campaign) -> str:
+def resume(db: Database, campaign: Campaign, by: By = OURSELVES) -> str:
     """Lead a paused campaign back to where it was. Raises RpcError when it has ended or must be repaired."""
     with db.transaction():
         campaign = _held(db, campaign)
@@ -75,12 +80,13 @@ def resume(db: Database, campaign: Campaign) -> str:
         before = campaigns.before_pause(db, campaign)
         _move(db, campaign, before, cause=None, reason=None)
         campaigns.let_go_on(db, campaign.id)
+        history.note(db, campaign.id, "resumed", by)
     with db.transaction():
         campaigns.finish(db, campaign.id)
     return before
 
 
-def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
+def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool, by: By = OURSELVES) -> str:
     """Send again to those who failed or are unknown. Raises RpcError while it runs."""
     if not (failed or unknown):
         raise RpcError(INVALID, "failed or unknown must be true: whom to send to again", "failed")
@@ -94,20 +100,26 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool) -> str:
             if again and campaign.state == "done":
                 _move(db, campaign, "running", finished_at=None)
             campaigns.let_go_on(db, campaign.id)
+            if again:
+                whom = " and ".join(word for word, is_meant in (("failed", failed), ("unknown", unknown)) if is_meant)
+                history.note(db, campaign.id, "retried", by, f"{history.people(again)}, {whom}")
     except StillHeld as e:
         raise RpcError(NOT_NOW, str(e), "campaign") from None
     return "running" if again and campaign.state == "done" else campaign.state
 
 
 def settle(
-    db: Database, campaign: Campaign, word: str | None, openids: list[str] | None, count: Count = uncounted
+    db: Database, campaign: Campaign, word: str | None, openids: list[str] | None, count: Count = uncounted,
+    by: By = OURSELVES,
 ) -> str:
     """Take the operator's word, ``sent`` or ``failed``, for unknown people; all of them, or these."""
     ended: Ended = Counter()
     if word not in ("sent", "failed"):
         raise RpcError(INVALID, 'as must be "sent" or "failed"', "as")
     with db.transaction():
-        resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids, ended)
+        settled = resolve(db, campaign.id, State.SENT if word == "sent" else State.FAILED, openids, ended)
+        if settled:
+            history.note(db, campaign.id, "resolved", by, f"{history.people(settled)} as {word}")
     count(campaign.account, ended)
     with db.transaction():
         campaigns.finish(db, campaign.id)
@@ -122,7 +134,7 @@ def _held(db: Database, campaign: Campaign) -> Campaign:
 
 def _move(db: Database, campaign: Campaign, new: str, **columns: Any) -> None:
     """Raises RpcError when somebody else has moved it meanwhile."""
-    if not campaigns.move(db, campaign.id, campaign.state, new, **columns):
+    if not campaigns.move(db, campaign.id, campaign.state, new, noted=True, **columns):
         raise RpcError(NOT_NOW, f"campaign {campaign.id} has just changed; try again", "campaign")
 
 

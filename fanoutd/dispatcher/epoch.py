@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from fanoutd.journal import tag
-from fanoutd.store import Database, shards
+from fanoutd.store import Database, retention, shards
 from fanoutd.store.meta import read, write
 from fanoutd.testimony import Testimony, testimonies
 
@@ -47,7 +48,8 @@ class Epoch:
             return False  # a store that we have never used
         if self._known(db) is None:
             return False
-        return any(_beyond(db, said) for said in testimonies(journals, since))
+        gone = retention.last_shards(db)
+        return any(_beyond(db, said, gone) for said in testimonies(journals, since))
 
     def went_back(self, db: Database) -> bool:
         """Raises StoreAway, OSError."""
@@ -99,16 +101,19 @@ def _lineage(db: Database) -> str:
     return known or ""
 
 
-def _beyond(db: Database, said: Testimony) -> bool:
+def _beyond(db: Database, said: Testimony, gone: Mapping[int, int]) -> bool:
     """Calls under leases later than the store knows, or to people beyond those whom it says were claimed.
 
-    A lease alone proves nothing: it is noted before the store has it.
+    A lease alone proves nothing: it is noted before the store has it. Nor do campaigns that the store has deleted:
+    ``gone`` has their tags with their last shards.
     """
     furthest: dict[tuple[int, int], int] = {}
     for shard, position, token in said.calls:
         furthest[shard, token] = max(position, furthest.get((shard, token), -1))
     for (shard, token), position in furthest.items():
         if (shard, token) not in said.leases:  # a damaged journal is no witness of this
+            continue
+        if shard <= gone.get(said.leases[shard, token], 0):
             continue
         row = shards.row(db, shard)
         if row is None or row.token < token or tag(row.campaign) != said.leases[shard, token]:

@@ -1,4 +1,4 @@
-"""The outbox worked off: statements and commands on the operator's side, in threads of their own.
+"""The outbox worked off: statements and commands on the operator's side, mails to him, in threads of their own.
 
 An errand is gone once it has succeeded and is tried again after a pause until then. One that was under way
 when the dispatcher died is begun anew: it may be done twice, and is never forgotten. On a store of several nodes the
@@ -15,7 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from fanoutd.config import Config
 from fanoutd.dispatcher import finish, statements
-from fanoutd.store import Database, StoreAway, campaigns, outbox
+from fanoutd.dispatcher.campaign_mails import CampaignMails
+from fanoutd.store import Database, StoreAway, campaigns, notices, outbox
 from fanoutd.store.campaigns import FINAL
 from fanoutd.store.outbox import Errand
 from fanoutd.times import sql_now, wall_ms
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 #: What somebody says of himself: of two such words of one person the later one holds.
 _WORDS = ("on_opt_out", "on_opt_in")
 #: Errands by the lane that they run in: those about people one after the other, in the order in which they came.
-LANES = {"finish": ("on_finish",), "people": (*_WORDS, "on_gone")}
-_THREADS = {"finish": 2, "people": 1}
+LANES = {"finish": ("on_finish",), "people": (*_WORDS, "on_gone"), "mails": (notices.MAIL, notices.WATCH)}
+_THREADS = {"finish": 2, "people": 1, "mails": 1}
 #: For how long one that is taken is nobody else's, in milliseconds; renewed with each beat while it is under way.
 _TAKEN_MS = 15_000
 #: For an account that has left the configuration.
@@ -39,8 +40,9 @@ class Errands:
 
     def __init__(
         self, config: Config, connect: Callable[[], Database], promise: Callable[[Future[None]], None],
-        leads: Callable[[], bool] = lambda: True,
+        leads: Callable[[], bool] = lambda: True, mails: CampaignMails | None = None,
     ) -> None:
+        self._mails = mails or CampaignMails(config, None)
         self._leads = leads
         self._under_way: set[int] = set()
         self._config, self._connect, self._promise = config, connect, promise
@@ -110,7 +112,7 @@ class Errands:
 
     def _attempt(self, db: Database, errand: Errand) -> None:
         try:
-            said = _finish(self._config, db, errand) if errand.name == "on_finish" else self._person(db, errand)
+            said = self._done(db, errand)
         except (statements.NotRun, finish.CommandFailed) as e:
             pause = outbox.pause(errand) // 1000
             log.warning("%s failed, and is tried again in %d s: %s", _title(errand), pause, e)
@@ -120,6 +122,12 @@ class Errands:
             return
         if said is not None:
             log.info("%s: %s", _title(errand), said)
+
+    def _done(self, db: Database, errand: Errand) -> str | None:
+        """What was done, in words for the log; None when nobody needs to know."""
+        if errand.name in LANES["mails"]:
+            return self._mails.work(db, errand)
+        return _finish(self._config, db, errand) if errand.name == "on_finish" else self._person(db, errand)
 
     def _person(self, db: Database, errand: Errand) -> str | None:
         if not (errand.name in _WORDS and outbox.superseded(db, errand, _WORDS)):

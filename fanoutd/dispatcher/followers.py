@@ -39,6 +39,9 @@ _AT_ONCE = 1000
 #: Pauses before a page that WeChat was too busy for is asked for again, in seconds.
 _PAUSES = (1.0, 2.0, 4.0)
 
+#: The errcode for a tag that is none.
+_NO_TAG = 45159
+
 #: Who is not on the list is gone only if so large a part of WeChat's own total was seen.
 _ENOUGH = 0.9
 
@@ -112,6 +115,9 @@ class Followers:
             try:
                 return fetch(account, token, tag, after)
             except Refused as e:
+                if tag is not None and e.errcode == _NO_TAG:
+                    words = f"account {account.name}: WeChat knows no tag {tag}; its console shows each tag's number"
+                    raise RpcError(-32602, words, "tag") from None
                 verdict = Verdict.RETRY if e.errcode is None else classify(e.errcode)
                 if verdict is Verdict.TOKEN and not refused:
                     token, refused = self._token(db, account.name, token.fingerprint), True

@@ -9,7 +9,7 @@ from fanoutd import failpoint
 from fanoutd.config import Audience, Config
 from fanoutd.errors import FanoutdError
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, recurring
+from fanoutd.store import Database, campaigns, history, recurring, retention
 from fanoutd.store.campaigns import FINAL, Campaign
 from fanoutd.times import of_local, wall_ms
 
@@ -25,6 +25,8 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
     on another node before: what the store has stands, and our file stays too, for if that node dies its list is lost.
     """
     document = _read(spool, campaign)
+    if document is not None and _too_late(db, spool, document):
+        return None
     if document is not None and document.get("cron") is not None:
         _keep(db, spool, config, document)
     elif document is not None:
@@ -32,12 +34,20 @@ def bring_in(db: Database, spool: Spool, config: Config, node: str, campaign: st
             row = build(document, config, node)
         except FanoutdError as e:
             row = _undefined(document, node, str(e))
+        schedule = document.get("recurring")
+        by = history.peer({**document, "pid": None} if schedule else document)  # whoever set it up has ended long ago
         with db.transaction():
-            if campaigns.insert(db, row):
+            if added := campaigns.insert(db, row):
+                said = f"by its schedule, {schedule}" if schedule else None
+                history.note(db, campaign, "submitted", by, said, at=row.created_at)
                 if not row.definition:
-                    log.error("campaign %s is paused: %s", campaign, row.reason)
+                    history.note(db, campaign, "paused", detail=row.reason)
             elif row.definition:
                 campaigns.define(db, row)
+        if added:
+            log.info("campaign %s submitted by %s", campaign, by)
+            if not row.definition:
+                log.error("campaign %s is paused: %s", campaign, row.reason)
         failpoint.reach("after_import")
         if row.origin == "query" and row.definition:
             spool.remove(campaign)
@@ -51,6 +61,22 @@ def _read(spool: Spool, campaign: str) -> dict[str, Any] | None:
     """The master that wrote it knows this machine's clock only."""
     document = spool.read(campaign)
     return document and {**document, "at": of_local(document["at"])}
+
+
+def _too_late(db: Database, spool: Spool, document: dict[str, Any]) -> bool:
+    """Whether it speaks of a campaign that was deleted after its time: this node was away, and must not send it again.
+
+    While some of that one's people are in the store it waits, whatever it is.
+    """
+    campaign: str = document["campaign"]
+    gone = retention.remembered(db, campaign)
+    if gone is None or campaigns.get(db, campaign) is not None:
+        return False
+    if document["at"] < gone.at:
+        log.warning("campaign %s has ended and was deleted since this node took it in: it is not sent", campaign)
+        spool.remove(campaign)
+        return True
+    return gone.left_over
 
 
 def _keep(db: Database, spool: Spool, config: Config, document: dict[str, Any]) -> None:

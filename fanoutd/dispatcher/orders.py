@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,15 +13,19 @@ from fanoutd.dispatcher import commands
 from fanoutd.dispatcher.announcer import Announcer
 from fanoutd.dispatcher.home import Home
 from fanoutd.dispatcher.plan_queue import PlanQueue
+from fanoutd.dispatcher.queries import RpcError
 from fanoutd.dispatcher.questions import asked_for
 from fanoutd.dispatcher.repair_orders import RepairOrders
 from fanoutd.dispatcher.shared_work import SharedWork
 from fanoutd.dispatcher.templates import Templates
 from fanoutd.dispatcher.threads import Pool
 from fanoutd.figures import Count
-from fanoutd.store import Database, campaigns
+from fanoutd.store import Database, campaigns, history
 from fanoutd.store.campaigns import Campaign
+from fanoutd.store.history import By
 from fanoutd.worker.tallies import forget
+
+log = logging.getLogger(__name__)
 
 #: After these nobody is sent to any more.
 HALTS = ("campaign.pause", "campaign.cancel")
@@ -42,26 +47,34 @@ class Orders:
     def carry_out(self, db: Database, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """{campaign, state}, the state after it. Raises RpcError, StoreAway."""
         campaign = asked_for(db, self._home, params)
-        return {"campaign": campaign.id, "state": self._carry_out(db, method, campaign, params)}
+        by = history.peer(params.get("by"))
+        word = method.partition(".")[2]
+        try:
+            state = self._carry_out(db, method, campaign, params, by)
+        except RpcError as e:
+            log.info("campaign %s: %s by %s refused: %s", campaign.id, word, by, e.message)
+            raise
+        log.info("campaign %s: %s by %s; it is %s", campaign.id, word, by, state)
+        return {"campaign": campaign.id, "state": state}
 
-    def _carry_out(self, db: Database, method: str, campaign: Campaign, params: dict[str, Any]) -> str:
+    def _carry_out(self, db: Database, method: str, campaign: Campaign, params: dict[str, Any], by: By) -> str:
         if method == "campaign.pause":
-            return commands.pause(db, campaign)
+            return commands.pause(db, campaign, by)
         if method == "campaign.cancel":
-            return commands.cancel(db, campaign)
+            return commands.cancel(db, campaign, by)
         if method == "campaign.resolve":
-            return commands.settle(db, campaign, params["as"], params["openids"], self._count)
+            return commands.settle(db, campaign, params["as"], params["openids"], self._count, by)
         self._say({"t": "unhalt", "campaign": campaign.id})  # before the store says that it runs
         forget(self._home.state_dir, campaign.id)
         # Its message may be configured again since it came in.
         campaign = self._home.bring_in(db, campaign.id) or campaign
         if method == "campaign.resume":
             self._templates.pass_over(campaign.id)
-            state = commands.resume(db, campaign)
+            state = commands.resume(db, campaign, by)
         elif method == "campaign.retry":
-            state = commands.retry(db, campaign, params["failed"], params["unknown"])
+            state = commands.retry(db, campaign, params["failed"], params["unknown"], by)
         else:
-            state = self._desk.result(self._repairs.carry_out, campaign)
+            state = self._desk.result(self._repairs.carry_out, campaign, by)
         self._shared.ordered(db, campaign.id)
         self._go_on(db, campaign.id)
         return state

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import fields
 from typing import Any
 
 from fanoutd.outcome import State, channel_name, errcode_word
-from fanoutd.store import Database, campaigns
-from fanoutd.store.campaigns import FINAL, Campaign, Counts
+from fanoutd.store import Database, campaigns, history
+from fanoutd.store.campaigns import FINAL, Campaign, Counts, Filter
 from fanoutd.times import iso, wall_ms
 
 #: The span over which a campaign's rate is taken, in seconds.
@@ -78,8 +79,7 @@ class Queries:
         self._rates = Rates()
 
     def get(self, db: Database, campaign: Campaign) -> dict[str, Any]:
-        counts = campaigns.counts(db, campaign.id)
-        return campaign_object(campaign, counts, self._rates.of(campaign, counts))
+        return self._object(campaign, campaigns.counts(db, campaign.id))
 
     def list(self, db: Database, params: dict[str, Any]) -> dict[str, Any]:
         state, limit = params.get("state"), _limit(params.get("limit"), 50)
@@ -88,7 +88,22 @@ class Queries:
         before = None
         if params.get("before") is not None:
             before = known(db, str(params["before"]))
-        return {"campaigns": [self.get(db, each) for each in campaigns.listed(db, state, limit, before)]}
+        which = Filter(**{field.name: params[field.name] for field in fields(Filter) if field.name in params})
+        found = campaigns.listed(db, which, limit, before)
+        counts = campaigns.counts_of(db, [each.id for each in found])
+        return {"campaigns": [self._object(each, counts[each.id]) for each in found]}
+
+    def _object(self, campaign: Campaign, counts: Counts) -> dict[str, Any]:
+        return campaign_object(campaign, counts, self._rates.of(campaign, counts))
+
+
+def past(db: Database, campaign: Campaign) -> dict[str, Any]:
+    """{events}: what was done to it, and by whom, oldest first."""
+    return {"events": [
+        {"at": iso(line.at), "action": line.action, "node": line.node, "uid": line.by.uid, "user": line.by.who,
+         "pid": line.by.pid, "detail": line.detail}
+        for line in history.lines(db, campaign.id)
+    ]}  # fmt: skip
 
 
 def known(db: Database, campaign: str) -> Campaign:
@@ -106,6 +121,11 @@ def _limit(value: Any, default: int, most: int = 1000) -> int:
     return value
 
 
+#: What a shard counts of those in a state.
+_HAVING = {"pending": "pending", "sent": "sent_custom + sent_template + sent_subscribe", "failed": "failed",
+           "skipped": "skipped", "unknown": "unknown"}  # fmt: skip
+
+
 def deliveries(db: Database, campaign: Campaign, params: dict[str, Any]) -> dict[str, Any]:
     """A page in sending order; ``next`` is the place after its last row, None at the end."""
     limit = _limit(params.get("limit"), 1000)
@@ -113,8 +133,9 @@ def deliveries(db: Database, campaign: Campaign, params: dict[str, Any]) -> dict
     first, pos = _place(params.get("after"))
     rows: list[dict[str, Any]] = []
     last = None
+    having = f" AND {_HAVING[state.word]} > 0" if state else ""  # one of a million is found without reading all
     for shard, idx in db.rows(
-        "SELECT id, idx FROM fanout_shard WHERE campaign = %s AND idx >= %s ORDER BY idx", campaign.id, first
+        f"SELECT id, idx FROM fanout_shard WHERE campaign = %s AND idx >= %s{having} ORDER BY idx", campaign.id, first
     ):
         for row in _rows(db, shard, pos if idx == first else -1, state, limit + 1 - len(rows)):
             if len(rows) == limit:

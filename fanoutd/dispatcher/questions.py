@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fanoutd.dispatcher import forecast, recurring
+from fanoutd.dispatcher import forecast, recurring, reports
 from fanoutd.dispatcher.explain import explain
 from fanoutd.dispatcher.home import Home
-from fanoutd.dispatcher.queries import Queries, deliveries, known
+from fanoutd.dispatcher.queries import Queries, deliveries, known, past
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.dispatcher.status import Status
 from fanoutd.dispatcher.subscribers import Subscribers
@@ -28,13 +28,15 @@ class Questions:
         self, home: Home, status: Status, receipts: Receipts, subscribers: Subscribers, tokens: TokenAnswers
     ) -> None:
         self._home, self._receipts, self._subscribers = home, receipts, subscribers
-        queries = Queries()
+        self._queries = queries = Queries()
         spool, config, node = home.spool, home.config, home.node
         self._table: Mapping[str, Callable[[Database, Params], Any]] = {
             "daemon.status": lambda db, _params: status.of(db),
             "campaign.list": queries.list,
             "campaign.get": lambda db, params: queries.get(db, asked_for(db, home, params)),
+            "campaign.history": lambda db, params: past(db, asked_for(db, home, params)),
             "campaign.deliveries": lambda db, params: deliveries(db, asked_for(db, home, params), params),
+            "campaign.report": self._report,
             "campaign.plan": lambda db, params: forecast.answer(db, config, spool, node, params),
             "delivery.explain": self._explain,
             "subscriber.event": self._event,
@@ -61,6 +63,10 @@ class Questions:
 
     def _event(self, db: Database, params: Params) -> Any:
         return (self._receipts.take if params["event"] == "finish" else self._subscribers.event)(db, params)
+
+    def _report(self, db: Database, params: Params) -> Any:
+        campaign = asked_for(db, self._home, params)
+        return reports.answer(db, self._home.config, campaign) | {"campaign": self._queries.get(db, campaign)}
 
     def _explain(self, db: Database, params: Params) -> Any:
         found = explain(db, self._home.journals, self._home.node, params["openid"], params["campaign"])

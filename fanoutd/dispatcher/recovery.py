@@ -14,7 +14,7 @@ from fanoutd.dispatcher.threads import each_by_itself
 from fanoutd.figures import Count, uncounted
 from fanoutd.journal import Orphan, adopt, in_use, tag, worker_of
 from fanoutd.outcome import Ended, State, channel_number, repeatable
-from fanoutd.store import Database, campaigns, quotas, rounds, shards
+from fanoutd.store import Database, campaigns, history, quotas, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED
 from fanoutd.store.shards import Lease, Person, Result
 from fanoutd.testimony import Testimony, read
@@ -81,28 +81,34 @@ def take_over(db: Database, node: str, count: Count = uncounted) -> int:
     Nobody here can read their journals: whoever was claimed is unknown, until they come back and tell.
     """
     ended = [held for held in shards.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
+    lost: Counter[tuple[str, str]] = Counter()  # campaign, dead node -> people whom it alone can tell of
 
     def taken(held: Lease) -> None:
-        settle(db, held, Testimony(reliable=False), lambda _account: False, TAKEN_OVER_AFTER_MS, count)
+        unknown = settle(db, held, Testimony(reliable=False), lambda _account: False, TAKEN_OVER_AFTER_MS, count)
+        if unknown is not None:
+            lost[held.campaign, held.owner.partition("/")[0]] += unknown
 
     each_by_itself(taken, ended)
+    for (campaign, dead), people in lost.items():
+        words = f"from node {dead}" + (f"; unknown by its death: {history.people(people)}" if people else "")
+        history.note(db, campaign, "taken over", detail=words)
     return len(ended)
 
 
 def settle(
     db: Database, held: Lease, said: Testimony, at_any_risk: AtAnyRisk, ended_before: int | None = None,
     count: Count = uncounted,
-) -> None:  # fmt: skip
+) -> int | None:
     """One shard: what its people came to, then free for the next worker; unless another node was faster, or the lease
-    did not end so many milliseconds ago."""
+    did not end so many milliseconds ago. How many are unknown by it; None when nothing was done."""
     results: list[Result] = []
     ended: Ended = Counter()
     with db.transaction():
         if not shards.still_held(db, held, ended_before):
-            return
+            return None
         campaign = campaigns.get(db, held.campaign)
         if campaign is None or campaign.cause in DISTRUSTED:  # `repair` reads the journals itself
-            return
+            return None
         channels = tuple(channel_number(c) for c in campaign.definition["channels"])
         risk = at_any_risk(campaign.account)
         # Who bears this token was handed back already, and not sent to since.
@@ -127,6 +133,7 @@ def settle(
     unknown = sum(after.doubtful for _, after in results)
     log.info("shard %d of campaign %s recovered: %d settled, %d unknown", held.shard, held.campaign,
              len(results) - unknown, unknown)  # fmt: skip
+    return unknown
 
 
 def _calls(said: Testimony, held: Lease, claimed: list[Person], first: int) -> Counter[int]:

@@ -49,7 +49,8 @@ def _submit(spool: Spool, entry: Recurring, planned: int) -> str:
     document, key = entry.submission, f"{entry.id}:{iso(planned)}"
     campaign = keyed_campaign_id(document["account"], key)
     if not spool.knows(campaign):
-        spool.accept({**document, "campaign": campaign, "key": key, "cron": None, "at": local_ms()}, keyed=True)
+        one = {**document, "campaign": campaign, "key": key, "cron": None, "at": local_ms(), "recurring": entry.id}
+        spool.accept(one, keyed=True)
     return campaign
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from fanoutd.journal import in_use, kept, tag
 from fanoutd.outcome import LONG_AGO, OPEN, Progress, State, channel_number
-from fanoutd.store import Database, StoreBusy, campaigns, shards
+from fanoutd.store import Database, StoreBusy, campaigns, history, retention, shards
 from fanoutd.store.campaigns import Campaign, Heard
+from fanoutd.store.history import OURSELVES, By
 from fanoutd.store.shards import Person, Result, Shard
 from fanoutd.testimony import Call, Testimony, read, replay
 
@@ -45,7 +46,9 @@ class Past:
     """who -> how many people of the campaign have this tag, of strays."""
 
 
-def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: Collection[str] = ()) -> int:
+def repair(
+    db: Database, journals: Path, node: str, campaign: Campaign, others: Collection[str] = (), by: By = OURSELVES
+) -> int:
     """Bring the people of a fully planned campaign up to what this node's journals know; how many were changed.
 
     When those of the ``others`` were read too it goes on, and is this node's from here on: the one that planned it may
@@ -54,7 +57,9 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
     channels = tuple(channel_number(c) for c in campaign.definition["channels"])
     changed = 0
     seen = {each.id: each for each in shards.of_campaign(db, campaign.id)}
-    past = _read_all(journals, campaign, seen)  # before the transaction: nobody waits for our reading
+    gone = retention.remembered(db, campaign.id)  # one of this name before it
+    # Before the transaction: nobody waits for our reading.
+    past = _read_all(journals, campaign, seen, gone.shard if gone else 0)
     with db.transaction():
         there = {each.id: each for each in shards.of_campaign(db, campaign.id, db.LOCK)}
         if {id: each.token for id, each in there.items()} != {id: each.token for id, each in seen.items()}:
@@ -77,6 +82,7 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
             else:
                 _write(db, shard, tokens[shard.id], results)
             changed += len(results)
+        history.note(db, campaign.id, "repaired", by, f"{history.people(changed)} changed by this node's journals")
         if missing:
             campaigns.hear(db, campaign.id, heard, _waits_for(missing))
             log.warning("campaign %s: %d people changed; %s", campaign.id, changed, _waits_for(missing))
@@ -86,7 +92,7 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
         campaigns.let_go_on(db, campaign.id)
         if campaign.state == "paused":
             before = campaigns.before_pause(db, campaign)
-            campaigns.move(db, campaign.id, "paused", before, cause=None, reason=None)
+            campaigns.move(db, campaign.id, "paused", before, noted=True, cause=None, reason=None)
         else:
             campaigns.trust(db, campaign.id)
     with db.transaction():
@@ -95,7 +101,8 @@ def repair(db: Database, journals: Path, node: str, campaign: Campaign, others: 
     return changed
 
 
-def _read_all(journals: Path, campaign: Campaign, there: dict[int, Shard]) -> Past:
+def _read_all(journals: Path, campaign: Campaign, there: dict[int, Shard], after: int) -> Past:
+    """``after``: the last shard that is not its own, though it was of a campaign of this name."""
     past = Past()
     for path in (*kept(journals), *in_use(journals)):
         try:
@@ -104,7 +111,7 @@ def _read_all(journals: Path, campaign: Campaign, there: dict[int, Shard]) -> Pa
             continue
         if campaign.cause == "copy" and path.parent == journals:  # its original may have gone on
             said.reliable = False
-        _take_in(past, said, tag(campaign.id), there)
+        _take_in(past, said, tag(campaign.id), there, after)
     return past
 
 
@@ -115,11 +122,11 @@ def _find_silent(past: Past, there: dict[int, Shard], told: Mapping[int, int]) -
             past.silent[shard.id] = max(past.silent[shard.id], shard.token)
 
 
-def _take_in(past: Past, said: Testimony, campaign: int, there: dict[int, Shard]) -> None:
+def _take_in(past: Past, said: Testimony, campaign: int, there: dict[int, Shard], after: int) -> None:
     """Only leases that the store has not seen the end of: what came of the others is in it."""
     mine = {
         (shard, token) for (shard, token), who in said.leases.items()
-        if who == campaign and (shard not in there or token >= there[shard].token)
+        if who == campaign and shard > after and (shard not in there or token >= there[shard].token)
     }  # fmt: skip
     for shard, token in mine:
         past.tokens[shard] = max(past.tokens[shard], token)

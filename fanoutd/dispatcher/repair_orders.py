@@ -15,6 +15,7 @@ from fanoutd.dispatcher.repair import repair
 from fanoutd.errors import FanoutdError
 from fanoutd.store import Database, campaigns, nodes
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
+from fanoutd.store.history import OURSELVES, By
 from fanoutd.times import wall_ms
 
 #: For how long settled journals are kept, in seconds: as long as a backup of the store may be old and repaired.
@@ -27,7 +28,7 @@ class RepairOrders:
     def __init__(self, home: Home, planner: Planner, connect: Callable[[], Database]) -> None:
         self._home, self._planner, self._connect = home, planner, connect
 
-    def carry_out(self, campaign: Campaign) -> str:
+    def carry_out(self, campaign: Campaign, by: By = OURSELVES) -> str:
         """The operator's order; the campaign's state after it. Raises RpcError, StoreAway."""
         db = self._connect()
         if campaign.state not in ("paused", "cancelled") or campaign.cause not in DISTRUSTED:
@@ -38,7 +39,7 @@ class RepairOrders:
             raise RpcError(-32003, words, "campaign")
         if not campaign.planned and campaign.state == "paused":
             self._plan(db, campaign)
-        repair(db, self._home.journals, self._home.node, campaign, self._may_have_sent(db))
+        repair(db, self._home.journals, self._home.node, campaign, self._may_have_sent(db), by)
         return known(db, campaign.id).state
 
     def take_part(self, db: Database) -> None:

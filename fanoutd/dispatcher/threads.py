@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
+from fanoutd.dispatcher.store_trouble import StoreTrouble
 from fanoutd.store import Database, StoreAway, again_if_busy, open_store
 
 log = logging.getLogger(__name__)
@@ -25,20 +26,23 @@ class Threads:
         self._url = url
         self._local = threading.local()
         self._promised: set[Future[None]] = set()
-        #: Why something at the store has failed since the last sweep that went well.
-        self.store_trouble: str | None = None
+        self.store_trouble = StoreTrouble()
         self.desk = Pool(self, 1, "desk")
         self.checks = Pool(self, 4, "check")  # WeChat may be slow to answer: no plan waits behind it
         self.plans = Pool(self, 2, "plan")
         self.lists = Pool(self, 1, "list")  # they wait for no database of the operator's
         self.asks = Pool(self, 2, "ask")
+        self.statuses = Pool(self, 1, "status")  # of a store that may hang
         self.obeying = Pool(self, 8, "obey")  # each waits for other nodes, and does nothing else
         self.forecasts = Pool(self, 1, "forecast")  # a million people are not counted at once
         self.jobs = Pool(self, 3, "job")
+        self.health = Pool(self, 1, "health")  # it tells of what all others may be stuck in
+        self.upkeep = Pool(self, 3, "upkeep")  # each may take minutes
         self.tokens = Pool(self, 2, "token")  # each may wait for WeChat
         self.metrics = Pool(self, 1, "metric")
         self.looks = Pool(self, 1, "look")  # at the store, which may be away, for those who do not wait for it
         self.syncs = Pool(self, 1, "sync")
+        self.mails = Pool(self, 2, "mail-test")
 
     def db(self) -> Database:
         """The calling thread's connection. Raises StoreAway."""
@@ -61,8 +65,7 @@ class Threads:
         try:
             again_if_busy(lambda: step(*args))
         except StoreAway as e:
-            self.store_trouble = str(e)
-            log.warning("%s", e)
+            self.store_trouble.away(str(e))
         except Exception:
             log.exception("%s failed", step.__name__)
 

@@ -24,7 +24,7 @@ from fanoutd.errors import BadConfig
 from fanoutd.journal import discredit
 from fanoutd.store import Database, StoreAway, campaigns
 from fanoutd.store.nodes import NameTaken
-from fanoutd.store.schema import migrate
+from fanoutd.store.schema import migrate, refuse_moved
 
 log = logging.getLogger(__name__)
 
@@ -72,21 +72,21 @@ class Trust:
                 self._say({"t": "refused", "error": str(e)})
                 time.sleep(_STORE_RETRY)
             except (StoreAway, OSError) as e:
-                if str(e) != self._threads.store_trouble:  # once, not every second
-                    log.warning("%s; trying again until it is there", e)
-                self._threads.store_trouble, self._refused = str(e), None
+                self._threads.store_trouble.away(str(e))
+                self._refused = None
                 time.sleep(_STORE_RETRY)
             except Exception as e:  # whatever it is, a daemon that gave up here would wait for nobody, for ever
                 words = f"the store cannot be used: {type(e).__name__}"
-                if words != self._threads.store_trouble:
+                if words != self._threads.store_trouble.words:
                     log.exception("%s; trying again", words)
-                self._threads.store_trouble, self._refused = words, None
+                self._threads.store_trouble.away(words)
+                self._refused = None
                 time.sleep(_STORE_RETRY)
 
     @property
     def why_not_yet(self) -> str | None:
         """What the daemon waits for before it does anything; None also when nobody knows yet."""
-        return None if self.given.is_set() else self._refused or self._threads.store_trouble
+        return None if self.given.is_set() else self._refused or self._threads.store_trouble.words
 
     def wait(self) -> None:
         """Until it is given. Raises RpcError when this node may not use its store."""
@@ -117,6 +117,7 @@ class Trust:
         tenure = Tenure(self._home.state_dir, self._master)
         try:
             migrate(db)
+            refuse_moved(db)
             tenure.begin()
         except BadConfig as e:
             if not tenure.begun:

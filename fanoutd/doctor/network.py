@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import email.utils
-import smtplib
-import socket
 import sqlite3
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,12 +12,15 @@ from urllib.parse import urlsplit
 import requests
 
 from fanoutd.config import Account, Config, sqlite_path
+from fanoutd.config.advice import mail_advice
+from fanoutd.config.smtp_url import Relay
 from fanoutd.doctor.findings import Finding, fail, ok, warn
+from fanoutd.mail import smtp
 from fanoutd.store.sqlite import SqliteDatabase
 
 #: Seconds by which clocks may differ: WeChat's times have minutes, the HTTP Date header whole seconds.
 _STORE_APART, _API_APART = 1.0, 30.0
-_SMTP_TIMEOUT = 5.0
+_MAIL = smtp.Patience(connect=5.0, answer=5.0, whole=20.0)
 
 
 def clock(config: Config) -> Iterator[Finding]:
@@ -63,23 +63,22 @@ def _api(account: Account) -> Iterator[Finding]:
 
 def mail(config: Config) -> Iterator[Finding]:
     if config.mail is None:
+        yield warn("mail", "there is no [mail]: nobody hears of what goes wrong", "write one, see etc/fanoutd.toml")
         return
-    url = urlsplit(config.mail.smtp)
-    host = url.hostname or ""
-    port = url.port or {"smtps": 465, "smtp+starttls": 587}.get(url.scheme, 25)
+    relay = config.mail.relay
     try:
-        secure = ssl.create_default_context()
-        server: smtplib.SMTP
-        if url.scheme == "smtps":
-            server = smtplib.SMTP_SSL(host, port, timeout=_SMTP_TIMEOUT, context=secure)
-        else:
-            server = smtplib.SMTP(host, port, timeout=_SMTP_TIMEOUT)
-        with server:
-            server.ehlo_or_helo_if_needed()
-            if url.scheme == "smtp+starttls":
-                server.starttls(context=secure)
-                server.ehlo_or_helo_if_needed()
-    except (smtplib.SMTPException, ssl.SSLError, socket.gaierror, OSError) as e:
-        yield fail("mail", f"{host}:{port}: {e}", "look at [mail] smtp, and at the server")
+        done = smtp.probe(relay, _MAIL)
+    except smtp.NotSent as e:
+        yield fail("mail", str(e), _mend(relay, str(e)))
         return
-    yield ok("mail", f"{host}:{port} takes connections; nothing was sent")
+    for line in mail_advice(config.mail):
+        yield warn("mail", *line.removeprefix("[mail] smtp: ").split("; ", 1))
+    yield ok("mail", f"{relay.place}: {', '.join(['connect', *done])}; nothing was sent, `fanoutd mail test` sends one")
+
+
+def _mend(relay: Relay, words: str) -> str:
+    if ": login: " in words:
+        return "look at user and password in [mail] smtp; they are percent-encoded"
+    if relay.security != "plain" and any(each in words for each in ("certificate", "ssl_ca", "SSL", "STARTTLS")):
+        return "look at [mail] smtp: scheme, port, host name and ssl_ca; smtps is 465, smtp+starttls 587"
+    return "look at [mail] smtp, at the way there, and at the server"

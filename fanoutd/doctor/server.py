@@ -95,9 +95,12 @@ def _tables(db: Database, config: Config) -> Iterator[Finding]:
         return
     try:
         version = schema.version(db)
+        moved = meta.read(db, schema.MOVED)
     except BadConfig as e:
         yield fail("store", str(e).removeprefix("store "), "`fanoutd migrate` again")
         return
+    if moved is not None:
+        yield fail("store", f"it was moved to {moved}", "put that into [store] url, or `fanoutd migrate --undo`")
     if version > schema.VERSION:
         yield fail("store", "a newer fanoutd has used it", "install that version")
     elif version < schema.VERSION:

@@ -15,6 +15,9 @@ from fanoutd.store import schema
 #: A check of the whole file takes about a second for so many bytes.
 _QUICKLY_CHECKED = 256 << 20
 
+#: What to do about a store that was moved away.
+_GO_THERE = "put that into [store] url; if this one is to go on after all: `fanoutd migrate --undo`"
+
 
 def store(config: Config) -> Iterator[Finding]:
     path = sqlite_path(config.store_url)
@@ -34,6 +37,7 @@ def _sqlite(path: Path) -> Iterator[Finding]:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as link:
             mode = link.execute("PRAGMA journal_mode").fetchone()[0]
             version = link.execute("SELECT value FROM fanout_meta WHERE name = 'version'").fetchone()
+            moved = link.execute("SELECT value FROM fanout_meta WHERE name = ?", (schema.MOVED,)).fetchone()
             took = (time.perf_counter() - began) * 1000
             broken = _broken(link, path)
     except sqlite3.Error as e:
@@ -47,6 +51,8 @@ def _sqlite(path: Path) -> Iterator[Finding]:
         yield fail("store", f"{path}: the tables have no version", "restore it from a backup, or move it away")
     elif int(version[0]) > schema.VERSION:
         yield fail("store", f"{path}: a newer fanoutd has used it", "install that version")
+    elif moved is not None:
+        yield fail("store", f"{path} was moved to {moved[0]}", _GO_THERE)
     else:
         yield ok("store", f"SQLite, version {version[0]} of {schema.VERSION}, answers in {took:.1f} ms")
     yield _durable(path)

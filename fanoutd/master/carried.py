@@ -15,6 +15,9 @@ DELIVERY_STATES = ("pending", "sent", "failed", "skipped", "unknown")
 
 _LIST_LIMIT, _DELIVERIES_LIMIT, _SUBSCRIBERS_LIMIT, _MOST = 50, 1000, 1000, 1000
 
+#: Characters of a reference that is looked for.
+_LONGEST_REFERENCE = 200
+
 #: Characters of a name that a row of an import may bring.
 _LONGEST_NAME = 64
 
@@ -25,12 +28,18 @@ def _get(params: Params) -> dict[str, Any]:
 
 
 def _list(params: Params) -> dict[str, Any]:
-    read.only(params, ("state", "limit", "before"))
+    read.only(params, ("state", "limit", "before", "since", "until", "account", "message", "reference", "problems"))
     before = None if params.get("before") is None else read.campaign({"campaign": params["before"]})
     return {
         "state": read.state(params, CAMPAIGN_STATES),
         "limit": read.whole(params, "limit", 1, _MOST, _LIST_LIMIT),
         "before": before,
+        "since": read.when(params, "since"),
+        "until": read.when(params, "until"),
+        "account": read.text(params, "account", 64),
+        "message": read.text(params, "message", 64),
+        "reference": read.label(params, "reference", _LONGEST_REFERENCE),
+        "problems": read.flag(params, "problems"),
     }
 
 
@@ -180,6 +189,7 @@ def _recurring(params: Params) -> dict[str, Any]:
 CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.get": _get,
     "campaign.list": _list,
+    "campaign.history": _get,
     "campaign.deliveries": _deliveries,
     "campaign.pause": _get,
     "campaign.resume": _get,
@@ -187,6 +197,7 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "campaign.repair": _get,
     "campaign.retry": _retry,
     "campaign.resolve": _resolve,
+    "campaign.report": _get,
     "delivery.explain": _explain,
     "subscriber.event": _event,
     "token.get": _token,
@@ -202,12 +213,16 @@ CARRIED: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "daemon.metrics": _nothing,
     "recurring.list": _nothing,
     "recurring.remove": _recurring,
+    "mail.test": _nothing,
 }
 
 #: Those that change what becomes of a campaign: who gave them goes along, as ``by`` {uid, pid}.
 ORDERS = (
     "campaign.pause", "campaign.resume", "campaign.cancel", "campaign.retry", "campaign.resolve", "campaign.repair",
 )
+
+#: Those that act beyond one campaign, and are an operator's: the log says who asked for them.
+ACTS = ("recurring.remove", "subscriber.forget", "subscriber.sync", "token.refresh")
 
 #: Those that are answered when every worker has obeyed; one that hangs is killed after hang_timeout.
 ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
@@ -216,4 +231,4 @@ ANSWERED_BY_WORKERS = ("campaign.pause", "campaign.cancel")
 ANSWERED_BY_WECHAT = ("token.refresh",)
 
 #: Those that take long: seconds until a client is told that they are not done yet. They go on all the same.
-LONG: Mapping[str, float] = {"subscriber.sync": 600.0}
+LONG: Mapping[str, float] = {"subscriber.sync": 600.0, "mail.test": 60.0, "campaign.report": 60.0}

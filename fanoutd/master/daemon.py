@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fanoutd import __version__, identity, log
+from fanoutd.away.drop import OWN, SHARED
 from fanoutd.config import Config, sqlite_path
 from fanoutd.errors import NotPermitted
 from fanoutd.master import forking, launch, lock, privileges
@@ -69,6 +71,7 @@ def _begin(config: Config, signals: Signals, held: ExitStack) -> Parts:
     if warning:
         _log.warning("%s", warning)
     spool = _spool(config)
+    _drop_folder(config, gid)
     listener = given or Listener.bound(config.daemon.socket, config.daemon.socket_mode, gid)
     held.callback(listener.close)
     if listener.path != config.daemon.socket:
@@ -95,7 +98,8 @@ def _folders(config: Config, given: Listener | None) -> list[tuple[Path, int]]:
     daemon = config.daemon
     log_file = launch.log_file(daemon)
     shared = [None if given else daemon.socket, daemon.pidfile, log_file]
-    return [(daemon.state_dir, 0o700), *((path.parent, 0o755) for path in shared if path is not None)]
+    own = [daemon.state_dir, *([] if daemon.drop.is_relative_to(daemon.state_dir) else [daemon.drop])]
+    return [*((path, 0o700) for path in own), *((path.parent, 0o755) for path in shared if path is not None)]
 
 
 def _make(folder: Path, mode: int) -> None:
@@ -125,6 +129,19 @@ def _node(config: Config) -> str:
     except OSError as e:
         words = f"{config.daemon.state_dir}: {e.strerror}; the daemon must be able to write there"
         raise NotPermitted(words) from None
+
+
+def _drop_folder(config: Config, gid: int | None) -> None:
+    """One beside the state directory is for those who may use the socket; one that somebody gave a mode keeps it."""
+    folder = config.daemon.drop
+    try:
+        folder.mkdir(mode=OWN, exist_ok=True)
+        found = folder.stat()
+        if stat.S_IMODE(found.st_mode) == OWN and not folder.is_relative_to(config.daemon.state_dir):
+            os.chown(folder, -1, os.getegid() if gid is None else gid)
+            folder.chmod(SHARED)
+    except OSError as e:
+        raise NotPermitted(f"[daemon] drop: {folder}: {e.strerror}; it must be the daemon's own") from None
 
 
 def _spool(config: Config) -> Spool:

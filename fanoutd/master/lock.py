@@ -85,11 +85,12 @@ def _same(fd: int, path: Path) -> bool:
 
 
 def _holder_in_words(path: Path) -> str:
-    pid = _pid_in(path)
+    pid = pid_in(path)
     return f"another fanoutd (pid {pid})" if pid else "another fanoutd"
 
 
-def _pid_in(path: Path) -> int | None:
+def pid_in(path: Path) -> int | None:
+    """What the file bears; whether that process lives, or is a daemon, it does not say."""
     try:
         fd = _open_to_read(path)
     except OSError:
@@ -163,14 +164,14 @@ def running(daemon: Daemon) -> Running | None:
 
 def _opened(path: Path) -> Running | None:
     """The pidfd first, then the lock again: the pid cannot have changed hands in between."""
-    pid = _pid_in(path)
+    pid = pid_in(path)
     if pid is None:
         raise NotNow(f"{path} is locked, but bears no pid yet: the daemon is starting; try again")
     try:
         found = Running(pid, os.pidfd_open(pid))
     except OSError:  # ESRCH; EINVAL of one that is just ending
         return None
-    if not is_held(path) or _pid_in(path) != pid:
+    if not is_held(path) or pid_in(path) != pid:
         found.close()
         return None
     if os.geteuid() == 0 and _a_strangers(pid, path):

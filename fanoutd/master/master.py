@@ -15,7 +15,7 @@ from fanoutd.errors import BadConfig, FanoutdError
 from fanoutd.master import signals
 from fanoutd.master.asks import Asks
 from fanoutd.master.children import Children, End, in_words
-from fanoutd.master.clock import Clock, intervals_of
+from fanoutd.master.clock import Clock, timetable
 from fanoutd.master.crew import Crew
 from fanoutd.master.ending import Ending, Phase
 from fanoutd.master.first import FirstGeneration
@@ -64,7 +64,7 @@ class Master:
         self._selector = DefaultSelector()
         self._selector.register(parts.signals, EVENT_READ, lambda _events: None)
         self._first = FirstGeneration(now)
-        self._clock = Clock(intervals_of(config.schedule), now)
+        self._clock = Clock(timetable(config), now)
         self._asks = Asks(self._tell_dispatcher)
         self._children = Children(node, entries, self._selector, self._descriptors, self._hear, parts.board)
         self._crew = Crew(config, self._children, self._asks.again)
@@ -80,7 +80,7 @@ class Master:
         )
         self._make_room()
         self._orders.adopters += [
-            lambda new: self._clock.change(intervals_of(new.schedule)), lambda new: self._intake.adopt(new.daemon),
+            lambda new: self._clock.change(timetable(new)), lambda new: self._intake.adopt(new.daemon),
             lambda new: self._service.adopt(new, admin_uids(new.daemon)), lambda _new: self._make_room(),
         ]
 

@@ -39,8 +39,8 @@ class Post:
                 "recycle": self._recycle, "halted": self._halted,
             },
             "dispatcher": {
-                **common, "answer": self._answer, "job": self._job, "work": self._work, "token": self._to_workers,
-                "halt": self._halt, "unhalt": self._to_workers,
+                **common, "answer": self._answer, "job": self._job, "due": self._due, "work": self._work,
+                "token": self._to_workers, "halt": self._halt, "unhalt": self._to_workers,
             },
         }
 
@@ -94,6 +94,10 @@ class Post:
 
     def _job(self, _slot: Slot, message: Message) -> None:
         self._clock.finished(message["n"], message.get("error"), message.get("said"))
+
+    def _due(self, _slot: Slot, message: Message) -> None:
+        """What a crontab plans was missed: only the store remembers when it was done last."""
+        self._clock.soon(message["name"])
 
     def _to_dispatcher(self, _slot: Slot, message: Message) -> None:
         self._children.send(self._crew.dispatcher, message)

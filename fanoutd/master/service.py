@@ -15,7 +15,7 @@ from fanoutd.config import MOST_WORKERS, Config
 from fanoutd.master import params as read
 from fanoutd.master import rpc, submission
 from fanoutd.master.asks import PATIENCE, Asks
-from fanoutd.master.carried import ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED, LONG, ORDERS
+from fanoutd.master.carried import ACTS, ANSWERED_BY_WECHAT, ANSWERED_BY_WORKERS, CARRIED, LONG, ORDERS
 from fanoutd.master.clients import BatchWork, Client, Oversize
 from fanoutd.master.loglimit import LogLimit
 from fanoutd.master.refusals import Refusals
@@ -229,6 +229,7 @@ class Service:
                 call.fail(RpcError(rpc.WRONG_STATE, f"not reloaded: {error}"))
             call.client.settle()
 
+        _log.info("reload ordered by uid=%d pid=%d", call.client.uid, call.client.pid)
         call.client.asks += 1
         self._admin.reload(told)
 
@@ -238,6 +239,7 @@ class Service:
         count = read.whole(call.request.params, "count", 1, MOST_WORKERS, None)
         if count is None:
             raise read.invalid("count", "is missing")
+        _log.info("%d workers ordered by uid=%d pid=%d", count, call.client.uid, call.client.pid)
         call.succeed({"count": self._admin.scale(count)})
 
     def _only_admins(self, call: Call) -> None:
@@ -259,6 +261,8 @@ class Service:
         if method in ANSWERED_BY_WECHAT:
             patience += 2 * max(each.connect_timeout + each.timeout for each in self._config.accounts.values())
         params = CARRIED[method](call.request.params)
+        if method in ACTS:
+            _log.info("%s ordered by uid=%d pid=%d", method, call.client.uid, call.client.pid)
         if method in ORDERS:
             params["by"] = {"uid": call.client.uid, "pid": call.client.pid}
         self._ask(call, method, params, patience,

@@ -26,7 +26,7 @@ Use = tuple[int | None, float | None]
 FRESH = 0.5
 
 #: What stands in for the dispatcher's part when it does not answer.
-_KEYS = ("promise", "store", "accounts", "shards", "nodes")
+_KEYS = ("promise", "store", "accounts", "shards", "nodes", "mail")
 
 
 def without_dispatcher(store_url: str) -> dict[str, Any]:
@@ -38,6 +38,8 @@ def without_dispatcher(store_url: str) -> dict[str, Any]:
         "accounts": [],
         "shards": {"pending": None, "leased": None},
         "nodes": [],
+        "conditions": [],
+        "mail": None,
     }
 
 
@@ -126,9 +128,11 @@ class Overview:
         dispatcher's part, None when it does not answer."""
         theirs = theirs or without_dispatcher(self._crew.current.config.store_url)
         own = self.own(phase, orders)
+        conditions = theirs.get("conditions") or []  # an older dispatcher, after USR2, has none
+        well = theirs["store"]["ok"] and ("api", "broken") not in {(each["name"], each["state"]) for each in conditions}
         return {
-            **own, "state": "degraded" if phase == "running" and not theirs["store"]["ok"] else own["state"],
-            **{key: theirs.get(key) for key in _KEYS},
+            **own, "state": "degraded" if phase == "running" and not well else own["state"],
+            **{key: theirs.get(key) for key in _KEYS}, "conditions": conditions,
         }  # fmt: skip
 
     def own(self, phase: str, orders: Orders) -> dict[str, Any]:

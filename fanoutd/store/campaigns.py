@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fanoutd.store import outbox
-from fanoutd.store.database import Database, holes
+from fanoutd.store import history, notices, outbox
+from fanoutd.store.database import Database, Row, holes
 
 FINAL = ("done", "cancelled", "failed")
 
@@ -39,6 +39,9 @@ DISTRUSTED = ("past", "copy")
 
 #: In a condition: something is to be planned or sent.
 _ACTIVE = "state IN ('scheduled', 'planning', 'running')"
+
+#: Campaigns in one question.
+_AT_ONCE = 100
 
 _COLUMNS = (
     "id, account, message, audience, reference, idempotency_key, state, cause, reason, created_at, send_at, "
@@ -117,6 +120,8 @@ def insert(db: Database, campaign: Campaign) -> bool:
         c.send_at, c.started_at, c.finished_at, int(c.planned), c.node, c.origin,
         json.dumps(c.definition, ensure_ascii=False),
     )  # fmt: skip
+    if c.state == "paused":
+        notices.paused(db, c.id, c.cause, c.reason)
     return True
 
 
@@ -140,15 +145,46 @@ def asked(db: Database, campaign: str) -> Callable[[], Campaign]:
     return lambda: _campaign(answer.rows()[0])
 
 
-def listed(db: Database, state: str | None, limit: int, before: Campaign | None) -> list[Campaign]:
-    """Newest first, at most ``limit``, those older than ``before``."""
-    where: list[str] = ["1 = 1"]
-    args: list[str | int] = []
-    if state is not None:
-        where.append("state = %s")
-        args.append(state)
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which campaigns are meant; None and False: any. ``since`` and ``until`` are milliseconds since 1970 between which
+    they were created, the first inclusive; ``reference`` is a part of theirs. ``problems``: paused, failed, or with
+    people who failed or are unknown."""
+
+    state: str | None = None
+    since: int | None = None
+    until: int | None = None
+    account: str | None = None
+    message: str | None = None
+    reference: str | None = None
+    problems: bool = False
+
+
+#: Of ``Filter``, by field: a condition on its value.
+_MEANT = {
+    "state": "state = %s",
+    "since": "created_at >= %s",
+    "until": "created_at < %s",
+    "account": "account = %s",
+    "message": "message = %s",
+    "reference": "INSTR(reference, %s) > 0",
+}
+
+_PROBLEMS = (
+    "(state IN ('paused', 'failed') OR EXISTS (SELECT 1 FROM fanout_shard s WHERE s.campaign = fanout_campaign.id "
+    "AND (s.failed > 0 OR s.unknown > 0)))"
+)
+
+
+def listed(db: Database, which: Filter, limit: int, before: Campaign | None) -> list[Campaign]:
+    """Newest first, at most ``limit``, those older than ``before``: read in the order of an index until there are
+    enough."""
+    wanted = {field: value for field in _MEANT if (value := getattr(which, field)) is not None}
+    where, args = ["1 = 1", *(_MEANT[field] for field in wanted)], list(wanted.values())
+    if which.problems:
+        where.append(_PROBLEMS)
     if before is not None:
-        where.append("(created_at < %s OR (created_at = %s AND id < %s))")
+        where.append("created_at <= %s AND (created_at < %s OR id < %s)")
         args += [before.created_at, before.created_at, before.id]
     rows = db.rows(
         f"SELECT {_COLUMNS} FROM fanout_campaign WHERE {' AND '.join(where)} "
@@ -172,8 +208,11 @@ def by_state(db: Database) -> dict[str, int]:
     return {state: int(count) for state, count in db.rows("SELECT state, COUNT(*) FROM fanout_campaign GROUP BY state")}
 
 
-def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> bool:
-    """Change the state if it still is ``old``; further columns with it. Says whether it did. In a transaction."""
+def move(db: Database, campaign: str, old: str, new: str, noted: bool = False, **columns: Any) -> bool:
+    """Change the state if it still is ``old``; further columns with it. Says whether it did. In a transaction.
+
+    ``noted``: whoever ordered it stands in the history already; else it is written down as our own doing.
+    """
     if (old, new) not in MOVES:
         raise ValueError(f"no campaign goes from {old} to {new}")
     sets = "".join(f", {name} = %s" for name in columns)
@@ -183,7 +222,20 @@ def move(db: Database, campaign: str, old: str, new: str, **columns: Any) -> boo
     )  # fmt: skip
     if changed > 0 and new in FINAL:
         _ended(db, campaign)
+    if changed > 0 and new == "paused":
+        notices.paused(db, campaign, columns.get("cause"), columns.get("reason"))
+    if changed > 0 and not noted and (action := _action(old, new)):
+        history.note(db, campaign, action, detail=columns.get("reason"))
     return changed > 0
+
+
+def _action(old: str, new: str) -> str | None:
+    """What a history calls the move; None for those on the straight way."""
+    if old == "paused" and new not in FINAL:
+        return "resumed"
+    if new in ("planning", "running"):
+        return "reopened" if old == "done" else None
+    return new
 
 
 def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
@@ -202,8 +254,10 @@ def pause_unfinished(db: Database, cause: str, reason: str) -> list[Campaign]:
 
 
 def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
-    """Pause whatever of the account runs."""
+    """Pause whatever of the account runs. In a transaction."""
     assert ("running", "paused") in MOVES
+    notices.account_pauses(db, account, cause, reason)
+    history.note_account(db, account, "running", "paused", reason)
     db.execute(
         "UPDATE fanout_campaign SET state = 'paused', cause = %s, reason = %s "
         "WHERE account = %s AND state = 'running'",
@@ -214,6 +268,7 @@ def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
 def _ended(db: Database, campaign: str) -> None:
     """What follows from it is due from the moment at which it is so."""
     outbox.add(db, "on_finish", {"campaign": campaign})
+    notices.ended(db, campaign)
 
 
 def explain(db: Database, account: str, cause: str | None, reason: str | None) -> None:
@@ -267,11 +322,15 @@ def take_in_hand(db: Database, campaign: str, node: str) -> None:
 
 
 def inherit(db: Database, campaign: str, heir: str, dead: str) -> bool:
-    """Let ``heir`` plan what the dead node has not; False when somebody was faster, or there is nothing to plan."""
-    return db.execute(
+    """Let ``heir`` plan what the dead node has not; False when somebody was faster, or there is nothing to plan. In a
+    transaction."""
+    ours = db.execute(
         f"UPDATE fanout_campaign SET node = %s WHERE id = %s AND node = %s AND planned = 0 AND {_ACTIVE}",
         heir, campaign, dead,
     ) > 0  # fmt: skip
+    if ours:
+        history.note(db, campaign, "taken over", detail=f"its planning, from node {dead}")
+    return ours
 
 
 def still_of(db: Database, campaign: str, node: str, lock: str = "") -> str | None:
@@ -378,9 +437,11 @@ def finish(db: Database, campaign: str) -> bool:
         return False
     # Planned, so no shard comes any more. Whoever is about to make somebody in one pending again has its row: we wait
     # for him, and see it; or he waits for us, wants the campaign's row next, and finds it done.
-    if any(pending or resend for pending, resend in db.rows(
-        f"SELECT pending, resend FROM fanout_shard WHERE campaign = %s ORDER BY id{db.LOCK_SHARED}", campaign
-    )):  # fmt: skip
+    rows = db.rows(
+        "SELECT pending, resend, sent_custom + sent_template + sent_subscribe, failed, skipped, unknown "
+        f"FROM fanout_shard WHERE campaign = %s ORDER BY id{db.LOCK_SHARED}", campaign
+    )  # fmt: skip
+    if any(row[0] or row[1] for row in rows):
         return False
     if not db.execute(
         f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
@@ -389,6 +450,9 @@ def finish(db: Database, campaign: str) -> bool:
     ):
         return False
     _ended(db, campaign)
+    sums = {word: sum(row[i] for row in rows) for i, word in enumerate(("sent", "failed", "skipped", "unknown"), 2)}
+    words = ", ".join(f"{count:,} {word}" for word, count in sums.items() if count)
+    history.note(db, campaign, "done", detail=words or "nobody was in it")
     return True
 
 
@@ -401,11 +465,24 @@ def unfinished(db: Database, campaign: str) -> bool:
 
 def counts(db: Database, campaign: str) -> Counts:
     """Sums over the campaign's shards; their rows are few, the people never counted."""
-    rows = db.rows(
-        "SELECT errors, pending, sent_custom, sent_template, sent_subscribe, failed, skipped, unknown "
-        "FROM fanout_shard WHERE campaign = %s",
-        campaign,
-    )
+    return counts_of(db, [campaign])[campaign]
+
+
+def counts_of(db: Database, wanted: Sequence[str]) -> dict[str, Counts]:
+    """The same for several campaigns, asked together."""
+    by_campaign: dict[str, list[Row]] = {campaign: [] for campaign in wanted}
+    for at in range(0, len(wanted), _AT_ONCE):
+        some = wanted[at : at + _AT_ONCE]
+        for row in db.rows(
+            "SELECT campaign, errors, pending, sent_custom, sent_template, sent_subscribe, failed, skipped, unknown "
+            f"FROM fanout_shard WHERE campaign IN ({holes(len(some))})",
+            *some,
+        ):  # fmt: skip
+            by_campaign[row[0]].append(row[1:])
+    return {campaign: _sums(rows) for campaign, rows in by_campaign.items()}
+
+
+def _sums(rows: list[Row]) -> Counts:
     errors: dict[str, int] = {}
     for row in rows:
         for code, count in json.loads(row[0]).items():

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fanoutd.errors import FanoutdError, NotNow
 from fanoutd.store import meta, schema
 from fanoutd.store.database import Database, Row, StoreAway, holes
-from fanoutd.store.schema import UNFINISHED
+from fanoutd.store.schema import MOVED, UNFINISHED
 
 Progress = Callable[[str, int], None]
 """Told the table's name, and how many of its rows are in."""
@@ -194,7 +194,7 @@ def _pages(db: Database, table: Table) -> Iterator[list[Row]]:
     while page := _page(db, table, after, size):
         after = table.key_of(page[-1])
         if table.name == "fanout_meta":
-            page = [row for row in page if row[0] not in ("version", UNFINISHED)]
+            page = [row for row in page if row[0] not in ("version", UNFINISHED, MOVED)]
         if page:
             yield page
 

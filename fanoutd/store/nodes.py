@@ -90,3 +90,14 @@ def living(db: Database, within_ms: int = LIVING_MS) -> list[Node]:
         within_ms,
     )  # fmt: skip
     return [Node(node, version, workers, joined_at, max(0, age)) for node, version, workers, joined_at, age in rows]
+
+
+def away(db: Database, since: int) -> list[str]:
+    """Nodes that are not heard of and did not leave in order, and that were there at ``since`` (the database's clock)
+    or after it, by name."""
+    rows = db.rows(
+        f"SELECT node FROM fanout_node WHERE gone = 0 AND heartbeat >= %s AND heartbeat <= {db.NOW_MS} - %s "
+        "ORDER BY node",
+        since, LIVING_MS,
+    )  # fmt: skip
+    return [row[0] for row in rows]

@@ -1,4 +1,5 @@
-"""What is still to be done on the operator's side: statements on his database, commands. Each is done once it succeeds.
+"""What is still to be done on the operator's side: statements on his database, commands, mails to him (``notices``).
+Each is done once it succeeds.
 
 Written in the transaction that makes it due, so that no crash forgets it; worked off by the dispatcher.
 """
@@ -62,6 +63,20 @@ def keep(db: Database, ids: Collection[int], ms: int) -> None:
         db.execute(
             f"UPDATE fanout_outbox SET due = {db.NOW_MS} + %s WHERE id IN ({holes(len(ids))})", ms, *ids
         )  # fmt: skip
+
+
+def of_name(db: Database, name: str) -> list[Errand]:
+    """All of that name, due or not, oldest first."""
+    rows = db.rows("SELECT id, name, payload, tries, due FROM fanout_outbox WHERE name = %s ORDER BY id", name)
+    return [Errand(id, name, json.loads(payload), tries, due) for id, name, payload, tries, due in rows]
+
+
+def postpone(db: Database, errand: Errand, ms: int, payload: dict[str, Any]) -> None:
+    """There is nothing to be done yet: have it looked at again after so long, with this payload. One statement."""
+    db.execute(
+        f"UPDATE fanout_outbox SET payload = %s, tries = 0, error = NULL, due = {db.NOW_MS} + %s WHERE id = %s",
+        json.dumps(payload, ensure_ascii=False), ms, errand.id,
+    )  # fmt: skip
 
 
 def done(db: Database, errand: Errand) -> None:

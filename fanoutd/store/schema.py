@@ -186,7 +186,7 @@ _V4 = (
 )
 
 #: What people and we ourselves did to a campaign, for as long as there is the campaign: see store/history. `who` is the
-#: name that the uid had on its node.
+#: name that the uid had on its node. `gone` are campaigns that retention has taken away: see store/retention.
 _V5 = (
     """CREATE TABLE fanout_history (
         id INTEGER NOT NULL PRIMARY KEY,
@@ -199,6 +199,11 @@ _V5 = (
         pid BIGINT,
         detail TEXT)""",
     "CREATE INDEX fanout_history_campaign ON fanout_history (campaign, id)",
+    """CREATE TABLE fanout_gone (
+        campaign VARCHAR(64) NOT NULL PRIMARY KEY,
+        at BIGINT NOT NULL,
+        shard BIGINT NOT NULL,
+        left_over SMALLINT NOT NULL)""",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4, _V5)
@@ -207,6 +212,9 @@ VERSION = len(MIGRATIONS)
 
 #: In fanout_meta, in place of the version, while another store's rows are copied into this one.
 UNFINISHED = "copying"
+
+#: In fanout_meta of a store that was copied: where to.
+MOVED = "moved_to"
 
 
 def everything() -> tuple[str, ...]:
@@ -257,6 +265,15 @@ def version(db: Database) -> int:
             f"store {db.place}: `fanoutd migrate` into it was cut off; run that again, or drop its fanout_ tables"
         )
     return int(meta.read(db, "version") or 0)
+
+
+def refuse_moved(db: Database) -> None:
+    """Raises BadConfig for a store that was moved away: what was sent since stands in the other one."""
+    if (target := meta.read(db, MOVED)) is not None:
+        raise BadConfig(
+            f"store {db.place}: was moved to {target} by `fanoutd migrate`; put that into [store] url. If nothing was "
+            "done there and this one is to go on after all: `fanoutd migrate --undo`"
+        )
 
 
 def _apply(db: Database, number: int, statements: tuple[str, ...]) -> None:

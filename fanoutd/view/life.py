@@ -42,4 +42,6 @@ def _line(event: dict[str, Any]) -> str:
         words += f", msgid {event['msgid']}"
     if event["event"] == "called":
         words += f" (lease {event['attempt']}, {event['node']})"
+    if event.get("detail"):
+        words += f"; {event['detail']}"
     return f"{at}  {words}"

@@ -80,14 +80,6 @@ def line(campaign: dict[str, Any]) -> str:
     return words + (f"; {campaign['reason']}" if campaign["reason"] else "")
 
 
-def row(campaign: dict[str, Any]) -> str:
-    """The campaign in a list of many."""
-    counts = " ".join(f"{name}={count}" for name, count in campaign["counts"].items() if count)
-    created = word(campaign["created_at"])[:19]
-    head = f"{word(campaign['id']):<28} {word(campaign['state']):<9} {created:<19}"
-    return f"{head}  {word(campaign['message'])}  {counts}".rstrip()
-
-
 def _share(campaign: dict[str, Any]) -> str:
     return f"{ended(campaign):,} of {word(campaign['total'], '{:,}')}"
 

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from fanoutd.times import local_ms, parse_when
 from fanoutd.view.progress import ACCENT, console, duration, word
 
 
@@ -17,7 +18,7 @@ def show(status: dict[str, Any]) -> None:
 
 
 def picture(status: dict[str, Any]) -> Group:
-    return Group(*_head(status), "", _workers(status["workers"]), "", _facts(status))
+    return Group(*_head(status), "", _workers(status["workers"]), "", _facts(status), "", _jobs(status["jobs"]))
 
 
 def _head(status: dict[str, Any]) -> Iterator[Text]:
@@ -27,6 +28,9 @@ def _head(status: dict[str, Any]) -> Iterator[Text]:
         f"  generation {word(status['generation'])}  node {word(status['node'])}  pid {word(status['pid'])}",
         f"  since {word(status['started_at'])}",
     )  # fmt: skip
+    for each in status.get("conditions") or ():  # a daemon of an earlier version has none
+        if each["state"] == "broken":
+            yield Text(f"{each['words']} (since {each['since']})", style="yellow")
     for what in ("reload", "upgrade"):
         if status[what] and status[what]["error"]:
             yield Text(f"the last {what} was refused: {status[what]['error']}", style="yellow")
@@ -54,16 +58,34 @@ def _facts(status: dict[str, Any]) -> Table:
     lines = [
         ("promise", word(status["promise"])),
         ("store", f"{word(store['kind'])}, {answer}"),
+        *([("mail", _mail(status["mail"]))] if status.get("mail") else []),
         ("spool", f"{word(spool['files'])} waiting"),
         ("shards", f"{word(shards['pending'])} waiting, {word(shards['leased'])} being sent"),
         *(("node", _node(node)) for node in status["nodes"] if len(status["nodes"]) > 1),
         *(("account", _account(account)) for account in status["accounts"]),
-        *(("job", f"{word(job['name'])}: {job['result'] or 'not run yet'}, next {word(job['next'])}")
-          for job in status["jobs"]),
     ]  # fmt: skip
     for name, words in lines:
         table.add_row(name, Text(words))  # no markup: an error may begin with "[account.main]"
     return table
+
+
+def _jobs(jobs: list[dict[str, Any]]) -> Table:
+    """Those that come next first, as the status has them."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name, justify in ("job", "left"), ("next in", "right"), ("took", "right"), ("last", "left"):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for job in jobs:
+        left = None if job["next"] is None else max(0.0, (parse_when(job["next"]) - local_ms()) / 1000)
+        took = word(job.get("duration_ms"), "{:,} ms")  # null, or a daemon of an earlier version
+        table.add_row(*map(Text, (
+            word(job["name"]), "-" if left is None else duration(left), took, job["result"] or "not run yet",
+        )))  # fmt: skip
+    return table
+
+
+def _mail(mail: dict[str, Any]) -> str:
+    words = f"{mail['waiting']} events wait, last sent {mail['last_sent'] or 'never'}"
+    return f"{words}; {mail['last_error']}" if mail["last_error"] else words
 
 
 def _node(node: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ from fanoutd.outcome import (
 )
 from fanoutd.process import die_with_parent, set_title
 from fanoutd.standing import LESSONS
-from fanoutd.store import quotas
+from fanoutd.store import history, quotas
 from fanoutd.store.campaigns import Campaign
 from fanoutd.times import wall_ms
 from fanoutd.values import message_values
@@ -204,6 +204,7 @@ class Worker:
     def _wake(self) -> None:
         if self._recorder is None:
             c = self._child
+            history.speak_for(c.node)
             name = f"w{c.slot}-{os.getpid()}-{os.urandom(4).hex()}"
             journals = c.config.daemon.state_dir / "journals"
             if self._meter is None:
@@ -379,6 +380,7 @@ class Worker:
         self._child.board.write(
             self._child.row, campaign=campaign, sent=f.sent, failed=f.failed, rate=f.rate, heartbeat=time.monotonic()
         )
+        self._child.board.unrecorded(self._child.row, self._recorder.late_since if self._recorder else 0.0)
 
     # ---- the wire
 

@@ -27,6 +27,7 @@ from fanoutd.store import (
     StoreAway,
     StoreUnsure,
     campaigns,
+    meta,
     open_store,
     quotas,
     rounds,
@@ -37,6 +38,7 @@ from fanoutd.store import (
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.clock import keep_up
 from fanoutd.store.database import Later
+from fanoutd.store.schema import VERSION
 from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person, Window
 from fanoutd.times import wall_ms
 from fanoutd.worker import sift
@@ -243,6 +245,7 @@ class Recorder:
         self._ending = False
         self._holds: list[Hold] = []
         self.shares: dict[str, float] = {}  # of campaigns in hand: which part has ended, for the eye only
+        self.late_since = 0.0  # since when there are outcomes that the store does not have; 0: none. CLOCK_MONOTONIC
         self._looked = 0.0
         self._rate = 0.0  # outcomes a second
         self._took = 0.0  # seconds that a transaction takes, as of late
@@ -331,7 +334,7 @@ class Recorder:
 
     def _run(self) -> None:
         try:
-            db = self._patiently(lambda: open_store(self._url))
+            db = self._patiently(lambda: _opened(self._url))
             if db.shared:
                 self._patiently(lambda: self._begin_rounds(db))
             while not (self._ending and not self._holds):
@@ -375,7 +378,9 @@ class Recorder:
             return
         work.calls = Counter(self._calls.popleft() for _ in range(len(self._calls)))
         self._round += 1
+        self.late_since = time.monotonic() if work.results else 0.0
         self._patiently(lambda: self._write(db, work))
+        self.late_since = 0.0
         self._tally(work)
         if work.results:
             failpoint.reach("after_record")
@@ -734,3 +739,12 @@ class Recorder:
 
 def _add(ended: dict[str, Ended], account: str, more: Ended) -> None:
     ended.setdefault(account, Counter()).update(more)
+
+
+def _opened(url: str) -> Database:
+    """Raises StoreAway also while a worker of a new program is ahead of its dispatcher, which brings the tables."""
+    db = open_store(url)
+    if int(meta.read(db, "version") or 0) < VERSION:
+        db.close()
+        raise StoreAway(f"store {db.place}: its tables are not of this version yet")
+    return db

@@ -64,6 +64,9 @@ def served(lists: Lists) -> Iterator[Lists]:
             if self.path.startswith("/cgi-bin/stable_token"):
                 self._say(lists.token())
             else:
+                if body["tagid"] not in lists.tags:
+                    self._say({"errcode": 45159, "errmsg": "invalid tag"})
+                    return
                 self._say(lists.page(lists.tags[body["tagid"]], body["next_openid"]))
 
         def _say(self, answer: dict[str, Any]) -> None:
