@@ -139,7 +139,7 @@ def test_what_needs_a_restart_is_what_a_reload_refuses(tmp_path: Path) -> None:
     other = {
         "state_dir": '"elsewhere"', "socket": '"s"', "socket_mode": '"0600"', "socket_group": '"g"', "pidfile": '"p"',
         "user": '"u"', "url": '"sqlite:////elsewhere.db"', "allow_users": '["a"]', "admin_users": '["a"]',
-        "log_file": '"l"', "log_format": '"json"', "max_request": '"2MiB"',
+        "log_file": '"l"', "log_format": '"json"', "max_request": '"2MiB"', "drop": '"d"',
     }  # fmt: skip
     for table, key in KEYS:
         if table in ("daemon", "store"):

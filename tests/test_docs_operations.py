@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fanoutd.health.conditions import CONDITIONS
 from support.bench import wait_for
 from support.daemon import Daemon, follower
 
@@ -96,11 +97,19 @@ def test_the_commands_of_the_document(daemon: Daemon) -> None:
     assert seen["counts"]["sent_custom"] == FOLLOWERS
     assert daemon.accepted() - Counter([follower(7)]) == Counter(map(follower, range(FOLLOWERS)))
 
+    look = host.run("Monitor")
+    assert re.match(r"(OK|DEGRADED): ", look) and 'fanoutd_workers{state="idle"}' in look
     assert host.run("Unknowns", campaign).endswith("updated_at\n"), "nobody is unknown"
     count, troubles = host.run("Logs").split("\n", 1)
     assert int(count) > 4 and "put back to an earlier state" in troubles
     assert f"{FOLLOWERS + 1} deliveries" in host.run("How large it gets")
     assert not any(host.left.values()), "a block that was not run"
+
+
+def test_every_condition_has_its_section() -> None:
+    titles = re.findall(r"^### (.*)$", TEXT, re.MULTILINE)
+    lacking = [name for name in CONDITIONS if name not in titles]
+    assert not lacking, f"{NAME} lacks {', '.join(lacking)}"
 
 
 def test_the_contents_and_links_lead_somewhere() -> None:
