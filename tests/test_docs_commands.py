@@ -54,3 +54,13 @@ def test_they_are_found() -> None:
     assert sum(len(list(shown(each))) for each in DOCUMENTS) > 90
     assert trouble("campaign shows ID") and trouble("send hello --fail") and trouble("top")
     assert not trouble("-c /etc/x.toml campaign export ID --state unknown")
+
+
+def test_commands_that_the_program_names_are_there() -> None:
+    """In its errors, mails and help."""
+    found = []
+    for module in sorted((ROOT / "fanoutd").rglob("*.py")):
+        text = re.sub(r'"\s*\n\s*f?"', "", module.read_text(encoding="utf-8"))  # literals that go on in the next line
+        found += [each for each in re.findall(r"`fanoutd ([^`]+)`", text) if "{order}" not in each]
+    assert len(found) > 50
+    assert not [each for line in found if (each := trouble(line))]
