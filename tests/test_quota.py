@@ -447,7 +447,8 @@ def test_what_was_counted_before_there_were_rows_of_workers_counts_on(tmp_path: 
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Bench]:
-    b = Bench(tmp_path, store=mariadb.server().database())
+    # Slow enough for every worker to have its part before one of them has done everything.
+    b = Bench(tmp_path, store=mariadb.server().database(), latency="100ms")
     yield b
     b.close()
 
@@ -485,6 +486,7 @@ def test_workers_that_claim_at_once_never_pass_the_limit(shared: Bench) -> None:
     shared.campaign(1000, shard=50)
     workers = [shared.work(slot) for slot in (1, 2, 3)]
     wait_for(lambda: quotas.known(shared.db, "main", wall_ms())[CUSTOM].spent, "the last call of the day", 30)
+    wait_for(lambda: calls(shared) == quotas.used(shared.db, "main", CUSTOM, quotas.day(wall_ms())) == 300, "300 calls")
     wait_for(lambda: all(idle(each) for each in workers), "idleness")
     assert calls(shared) == quotas.used(shared.db, "main", CUSTOM, quotas.day(wall_ms())) == 300
     owners = shared.db.rows("SELECT COUNT(*) FROM fanout_quota_part WHERE used > 0")[0][0]

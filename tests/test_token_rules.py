@@ -435,6 +435,13 @@ def test_refusals_of_one_token_after_another_fetch_once_in_thirty_seconds(scene:
     assert scene.refused(after=11) == 1 and scene.text() == "T-3" and scene.campaign() == ("running", None)
 
 
+def test_who_is_refused_in_the_last_moment_of_a_token_was_late_and_costs_nobody_thirty_seconds(scene: Scene) -> None:
+    scene.gate.answers = [good("T-2", 10), good("T-3", 10), good("T-4", 10)]
+    assert scene.refused() == 1
+    assert scene.refused(after=9.5) == 1 and scene.refused(after=9.5) == 1
+    assert scene.text() == "T-4" and scene.campaign() == ("running", None)
+
+
 def test_a_refused_token_that_is_handed_out_again_is_another_one_to_the_workers(scene: Scene) -> None:
     old = scene.token()
     assert old is not None and scene.refused(after=5) == 1

@@ -39,6 +39,8 @@ _LATE = 0.05
 #: When to look whether there is a pause that was written late, in seconds.
 _SOON = 2.0
 
+#: Before the end of a token's life, in milliseconds: who is refused with it then was late, no more.
+_LAST_MOMENT_MS = 1_000
 _AGAIN = "WeChat refuses the access token; another one is asked for within 30 s"
 _SAME = "WeChat hands out the very token that it refuses; `fanoutd token refresh --force` makes it give another one"
 _UNCHANGED = "WeChat refuses the token in the table ({place}); nothing is sent until another one stands there"
@@ -179,6 +181,8 @@ class Refresher:
         standing, at = self._standings[name], time.monotonic()
         if there is not None:
             standing.refused = tokens.fingerprint(there.text)
+            if there.expires_at - wall_ms() < _LAST_MOMENT_MS:
+                there = None  # a call that left just before its end: no refusal of a good one, which is rationed
         if source(self._accounts[name]) != "database":
             wait = standing.error if at < standing.next_at else None
             if there is not None and at - standing.replaced_at < REFUSED_EVERY:
