@@ -14,7 +14,7 @@ from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.refusals import Refusals
 from fanoutd.mail.event import Event
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, campaigns, notices, outbox, shards
+from fanoutd.store import Database, campaigns, notices, outbox, records, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.corrections import reopen, resolve
 from fanoutd.store.shards import Planned
@@ -84,7 +84,7 @@ class Office:
             held = shards.lease(self.db, "n/w1")
             assert held is not None and held.campaign == name
             shards.claim(self.db, held, len(states))
-            shards.record(self.db, held.shard, held.token, [
+            records.record(self.db, held.shard, held.token, [
                 (pos, Progress(state, 1, 43004 if state is State.FAILED else 0, attempts=1))
                 for pos, state in enumerate(states)])  # fmt: skip
             shards.release(self.db, held)
@@ -301,7 +301,7 @@ def test_one_that_runs_again_is_corrected_when_it_ends_again(desk: Office) -> No
         held = shards.lease(desk.db, "n/w1")
         assert held is not None
         shards.claim(desk.db, held, 4)
-        shards.record(desk.db, held.shard, held.token, [(3, Progress(SENT, 1, 0, attempts=2))])
+        records.record(desk.db, held.shard, held.token, [(3, Progress(SENT, 1, 0, attempts=2))])
         shards.release(desk.db, held)
         assert campaigns.finish(desk.db, "c-1")
     desk.mails.work(desk.db, outbox.of_name(desk.db, notices.MAIL)[0])

@@ -43,10 +43,11 @@ from fanoutd.outcome import (
     unanswered,
 )
 from fanoutd.standing import opted_in, opted_out
-from fanoutd.store import Database, campaigns, open_store, shards, subscribers
+from fanoutd.store import Database, campaigns, counters, open_store, records, shards, subscribers
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
+from fanoutd.store.deliveries import Person
 from fanoutd.store.schema import migrate
-from fanoutd.store.shards import LEASE_MS, Lease, Person, Planned
+from fanoutd.store.shards import LEASE_MS, Lease, Planned
 from fanoutd.worker.sift import sift
 from support.mariadb import MariaDb
 from support.stores import ours, refill
@@ -104,7 +105,7 @@ class Exactness(RuleBasedStateMachine):
             mock.patch("fanoutd.journal.CHUNK", 4096), mock.patch("fanoutd.testimony.CHUNK", 4096),
             mock.patch("fanoutd.journal.boot_id", lambda: f"boot-{self.boot}"),
             mock.patch("fanoutd.testimony.boot_id", lambda: f"boot-{self.boot}"),
-            mock.patch("fanoutd.store.shards.boot_tag", lambda: self.boot),
+            mock.patch("fanoutd.store.deliveries.boot_tag", lambda: self.boot),
             mock.patch("fanoutd.journal.uptime_ms", lambda: self.uptime),
             mock.patch("fanoutd.dispatcher.recovery.uptime_ms", lambda: self.uptime),
             mock.patch("fanoutd.dispatcher.recovery.failpoint.reach", self.reach),
@@ -325,7 +326,7 @@ class Exactness(RuleBasedStateMachine):
         batch, worker.results = worker.results[:count], worker.results[count:]
         with self.db.transaction():
             for lease, pos, progress in batch:
-                shards.record(self.db, lease.shard, lease.token, [(pos, progress)])
+                records.record(self.db, lease.shard, lease.token, [(pos, progress)])
             for lease in list(worker.leases):
                 mine = [*(job.lease for job in worker.jobs), *(result[0] for result in worker.results)]
                 if lease not in mine:
@@ -442,8 +443,8 @@ class Exactness(RuleBasedStateMachine):
         self.damaged = self.damaged or bool(in_use(self.journals))
         for path in in_use(self.journals):  # what was not on the disk is gone
             content = path.read_bytes()
-            records = max(0, len(content.rstrip(b"\0")) - HEADER_SIZE + RECORD_SIZE - 1) // RECORD_SIZE
-            end = HEADER_SIZE + data.draw(st.integers(0, records)) * RECORD_SIZE
+            written = max(0, len(content.rstrip(b"\0")) - HEADER_SIZE + RECORD_SIZE - 1) // RECORD_SIZE
+            end = HEADER_SIZE + data.draw(st.integers(0, written)) * RECORD_SIZE
             path.write_bytes(content[:end] + bytes(max(0, len(content) - end)))
         others = [job for worker in self.workers for job in worker.jobs]
         if others:
@@ -556,7 +557,7 @@ class Exactness(RuleBasedStateMachine):
         before = self.db.rows(f"SELECT id, {names} FROM fanout_shard ORDER BY id")
         with self.db.transaction():
             for shard in before:
-                shards.recount(self.db, shard[0])
+                counters.recount(self.db, shard[0])
         after = self.db.rows(f"SELECT id, {names} FROM fanout_shard ORDER BY id")
         assert [row[:-1] for row in before] == [row[:-1] for row in after]
         assert campaigns.counts(self.db, CAMPAIGN).total == len(PEOPLE)

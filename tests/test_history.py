@@ -20,7 +20,7 @@ from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.outcome import Progress, State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, campaigns, history, meta, schema, shards
+from fanoutd.store import Database, StoreAway, campaigns, history, meta, records, schema, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.history import OURSELVES, By
 from fanoutd.store.shards import Planned
@@ -56,7 +56,7 @@ def end_as(db: Database, name: str, *states: State) -> None:
     with db.transaction():
         held = shards.lease(db, "n1/w1")
         assert held is not None and shards.claim(db, held, 10)
-        shards.record(db, held.shard, held.token, [
+        records.record(db, held.shard, held.token, [
             (pos, Progress(state, 1, 40003 if state is State.FAILED else None, attempts=1))
             for pos, state in enumerate(states)
         ])  # fmt: skip

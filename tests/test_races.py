@@ -33,7 +33,19 @@ from fanoutd.journal import Journal, tag
 from fanoutd.outcome import NEVER_HEARD, Progress, State
 from fanoutd.spool import Spool
 from fanoutd.standing import Standing
-from fanoutd.store import Database, again_if_busy, campaigns, open_store, outbox, shards, subscribers, tokens
+from fanoutd.store import (
+    Database,
+    again_if_busy,
+    campaigns,
+    counters,
+    deliveries,
+    open_store,
+    outbox,
+    records,
+    shards,
+    subscribers,
+    tokens,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
@@ -91,7 +103,7 @@ def the_counters_are_true(db: Database) -> None:
     before = db.rows(f"SELECT id, {columns}, errors FROM fanout_shard ORDER BY id")
     with db.transaction():
         for row in before:
-            shards.recount(db, row[0])
+            counters.recount(db, row[0])
     after = db.rows(f"SELECT id, {columns}, errors FROM fanout_shard ORDER BY id")
     as_read = [[(*row[:-1], Counter(json.loads(row[-1]))) for row in each] for each in (before, after)]
     assert as_read[0] == as_read[1]
@@ -133,14 +145,14 @@ def _lease(db: Database, owner: str) -> shards.Lease | None:
         return shards.lease(db, owner)
 
 
-def _claim(db: Database, held: shards.Lease) -> list[shards.Person] | None:
+def _claim(db: Database, held: shards.Lease) -> list[deliveries.Person] | None:
     with db.transaction():
         return shards.claim(db, held, 17)
 
 
-def _record(db: Database, held: shards.Lease, results: list[shards.Result], last: bool) -> None:
+def _record(db: Database, held: shards.Lease, results: list[records.Result], last: bool) -> None:
     with db.transaction():
-        shards.record(db, held.shard, held.token, results)
+        records.record(db, held.shard, held.token, results)
         if last:
             shards.release(db, held)
 
@@ -202,7 +214,7 @@ def lost(db: Database, name: str) -> shards.Lease:
         assert held is not None and held.campaign == name
         shards.claim(db, held, 6)
         gone = Progress(State.UNKNOWN, 1, None, attempts=1, since=NEVER_HEARD)
-        shards.record(db, held.shard, held.token, [(i, gone) for i in range(6)])
+        records.record(db, held.shard, held.token, [(i, gone) for i in range(6)])
         shards.release(db, held)
     return held
 
@@ -240,7 +252,7 @@ def test_a_retry_and_the_end_of_a_campaign_leave_nobody_behind(store: str, db: D
             held = shards.lease(db, "n1/w1")
             assert held is not None
             shards.claim(db, held, 40)
-            shards.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(40)])
+            records.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(40)])
             shards.release(db, held)
         commands.pause(db, found(db, name))
         paused = found(db, name)
@@ -510,7 +522,7 @@ def test_a_retry_is_not_lost_in_a_campaign_that_ends_meanwhile(server: tuple[str
         held = shards.lease(db, "n1/w1")
         assert held is not None
         shards.claim(db, held, 4)
-        shards.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(4)])
+        records.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(4)])
         shards.release(db, held)
     commands.pause(db, found(db, name))
     paused = found(db, name)

@@ -11,7 +11,7 @@ import pytest
 from fanoutd.dispatcher import receipts
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, campaigns, shards
+from fanoutd.store import Database, campaigns, records, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import wall_ms
@@ -40,7 +40,7 @@ def campaign(db: Database, name: str, people: int, state: State, **more: Any) ->
         assert held is not None
         shards.claim(db, held, people)
         progress = Progress(state, 2, None, attempts=1, **more)
-        shards.record(db, held.shard, held.token, [(i, progress) for i in range(people)])
+        records.record(db, held.shard, held.token, [(i, progress) for i in range(people)])
         shards.release(db, held)
         campaigns.finish(db, name)
 

@@ -14,7 +14,8 @@ from fanoutd.bucket import Bucket
 from fanoutd.outcome import RENDER, Progress, State
 from fanoutd.store import campaigns, shards
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.shards import Lease, Person, Planned
+from fanoutd.store.deliveries import Person
+from fanoutd.store.shards import Lease, Planned
 from fanoutd.store.tokens import Token
 from fanoutd.times import wall_ms
 from fanoutd.worker.lane import Job, Lane, Message

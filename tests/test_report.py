@@ -25,7 +25,7 @@ from fanoutd.report.refused import refused
 from fanoutd.report.text import text
 from fanoutd.report.timeline import MOST, Timeline, step_for
 from fanoutd.report.words import duration, one_line, share, step, without_people
-from fanoutd.store import Database, campaigns, history, shards, timelines
+from fanoutd.store import Database, campaigns, counters, history, shards, timelines
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import iso, parse_when
@@ -316,7 +316,7 @@ def stored(db: Database, states: list[tuple[State, int, int]]) -> Campaign:
                     "WHERE shard = %s AND pos = %s",
                     state, errcode, START + after, NEVER_HEARD if state is State.UNKNOWN else None, shard, pos,
                 )  # fmt: skip
-            shards.recount(db, shard)
+            counters.recount(db, shard)
     return row
 
 

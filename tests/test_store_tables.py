@@ -15,7 +15,7 @@ import pytest
 
 from fanoutd.errors import BadConfig
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, StoreAway, campaigns, open_store, schema, shards
+from fanoutd.store import Database, StoreAway, campaigns, open_store, records, schema, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import MIGRATIONS, VERSION, migrate
 from fanoutd.store.shards import Planned
@@ -73,7 +73,7 @@ def send_one(db: Database) -> None:
         held = shards.lease(db, "n1/w1")
         assert held is not None
         assert [each.openid for each in shards.claim(db, held, 10) or ()] == ["oPERSON"]
-        shards.record(db, held.shard, held.token, [(0, Progress(State.SENT, 1, 0, attempts=1))])
+        records.record(db, held.shard, held.token, [(0, Progress(State.SENT, 1, 0, attempts=1))])
         shards.release(db, held)
     with db.transaction():
         assert campaigns.finish(db, "c-1")

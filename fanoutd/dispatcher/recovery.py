@@ -14,9 +14,11 @@ from fanoutd.dispatcher.threads import each_by_itself
 from fanoutd.figures import Count, uncounted
 from fanoutd.journal import Orphan, adopt, in_use, tag, worker_of
 from fanoutd.outcome import Ended, State, channel_number, repeatable
-from fanoutd.store import Database, campaigns, history, quotas, rounds, shards
+from fanoutd.store import Database, campaigns, deliveries, history, quotas, records, rounds, shards
 from fanoutd.store.campaigns import DISTRUSTED
-from fanoutd.store.shards import Lease, Person, Result
+from fanoutd.store.deliveries import Person
+from fanoutd.store.records import Result
+from fanoutd.store.shards import Lease
 from fanoutd.testimony import Testimony, read
 from fanoutd.times import wall_ms
 
@@ -112,7 +114,7 @@ def settle(
         channels = tuple(channel_number(c) for c in campaign.definition["channels"])
         risk = at_any_risk(campaign.account)
         # Who bears this token was handed back already, and not sent to since.
-        claimed = [person for person in shards.in_flight(db, held.shard) if person.attempt != held.token]
+        claimed = [person for person in deliveries.in_flight(db, held.shard) if person.attempt != held.token]
         quotas.settle(
             db, campaign.account, channels[0], wall_ms(), len(claimed), _calls(said, held, claimed, channels[0]),
             held.owner,
@@ -124,7 +126,7 @@ def settle(
                 after = replace(after, state=State.RESEND)
             if after != person.progress:
                 results.append((person.pos, after))
-        shards.record(db, held.shard, held.token, results, ended)
+        records.record(db, held.shard, held.token, results, ended)
         shards.release(db, held)
     count(campaign.account, ended)
     failpoint.reach("mid_recovery")
@@ -160,11 +162,11 @@ def _settle_late(db: Database, said: Testimony, count: Count) -> None:
                 continue
             channels = tuple(channel_number(c) for c in campaign.definition["channels"])
             results: list[Result] = []
-            for person in shards.given_up(db, shard, token):
+            for person in deliveries.given_up(db, shard, token):
                 before = replace(person.progress, state=State.PENDING)
                 place, own = (shard, person.pos, token), person.person is not None
                 after = said.judge(before, place, person.openid, channels, own)
                 if not after.doubtful:
                     results.append((person.pos, after))
-            shards.record(db, shard, token, results, ended)
+            records.record(db, shard, token, results, ended)
         count(campaign.account, ended)

@@ -18,10 +18,12 @@ from pathlib import Path
 
 from fanoutd.journal import in_use, kept, tag
 from fanoutd.outcome import LONG_AGO, OPEN, Progress, State, channel_number
-from fanoutd.store import Database, StoreBusy, campaigns, history, retention, shards
+from fanoutd.store import Database, StoreBusy, campaigns, counters, deliveries, history, records, retention, shards
 from fanoutd.store.campaigns import Campaign, Heard
+from fanoutd.store.deliveries import Person
 from fanoutd.store.history import OURSELVES, By
-from fanoutd.store.shards import Person, Result, Shard
+from fanoutd.store.records import Result
+from fanoutd.store.shards import Shard
 from fanoutd.testimony import Call, Testimony, read, replay
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def repair(
         _find_strays(db, past, there)
         for shard in there.values():
             results = []
-            for person in shards.people(db, shard.id):
+            for person in deliveries.people(db, shard.id):
                 after = _after(past, shard, person, channels)
                 if after != person.progress:
                     results.append((person, after))
@@ -149,7 +151,7 @@ def _find_strays(db: Database, past: Past, there: dict[int, Shard]) -> None:
 
 
 def _places(db: Database, there: dict[int, Shard]) -> Iterator[Place]:
-    return ((shard, person.pos, tag(person.openid)) for shard in there for person in shards.people(db, shard))
+    return ((shard, person.pos, tag(person.openid)) for shard in there for person in deliveries.people(db, shard))
 
 
 def _after(past: Past, shard: Shard, person: Person, channels: tuple[int, ...]) -> Progress:
@@ -196,13 +198,13 @@ def _write_part(db: Database, past: Past, shard: Shard, results: list[tuple[Pers
         by_token.setdefault(max(known, default=person.attempt), []).append((person, after))
     for token, some in by_token.items():
         _correct(db, shard.id, token, some)
-    shards.recount(db, shard.id)
+    counters.recount(db, shard.id)
 
 
 def _write(db: Database, shard: Shard, token: int, results: list[tuple[Person, Progress]]) -> None:
     """The shard is free then, and its token beyond every lease that there ever was."""
     _correct(db, shard.id, shards.retake(db, shard.id, token), results)
-    shards.recount(db, shard.id)
+    counters.recount(db, shard.id)
 
 
 def _correct(db: Database, shard: int, token: int, results: list[tuple[Person, Progress]]) -> None:
@@ -210,5 +212,5 @@ def _correct(db: Database, shard: int, token: int, results: list[tuple[Person, P
         (person.pos, replace(person.progress, state=State.PENDING))
         for person, _ in results if person.progress.state is State.FAILED
     ]  # fmt: skip
-    shards.correct(db, shard, token, refused)
-    shards.correct(db, shard, token, [(person.pos, after) for person, after in results])
+    records.correct(db, shard, token, refused)
+    records.correct(db, shard, token, [(person.pos, after) for person, after in results])

@@ -30,6 +30,7 @@ from fanoutd.store import (
     meta,
     open_store,
     quotas,
+    records,
     rounds,
     shards,
     subscribers,
@@ -38,8 +39,10 @@ from fanoutd.store import (
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.clock import keep_up
 from fanoutd.store.database import Later
+from fanoutd.store.deliveries import Person
+from fanoutd.store.records import Attempt
 from fanoutd.store.schema import VERSION
-from fanoutd.store.shards import LEASE_MS, Attempt, Lease, Person, Window
+from fanoutd.store.shards import LEASE_MS, Lease, Window
 from fanoutd.times import wall_ms
 from fanoutd.worker import sift
 from fanoutd.worker.rests import PARKED, Calls, Intent, Rests
@@ -491,18 +494,18 @@ class Recorder:
         campaigns.pause_unfinished(db, "past", WENT_BACK)
         return True
 
-    def _ask_to_record(self, db: Database, work: _Round) -> tuple[shards.Recording, dict[Attempt, Hold]]:
+    def _ask_to_record(self, db: Database, work: _Round) -> tuple[records.Recording, dict[Attempt, Hold]]:
         by_shard: dict[Hold, list[tuple[int, Progress]]] = {}
         for hold, pos, progress in work.results:
             by_shard.setdefault(hold, []).append((pos, progress))
         if by_shard:
             failpoint.reach("before_record")
         attempts = {Attempt(hold.lease.shard, hold.lease.token, results): hold for hold, results in by_shard.items()}
-        return shards.ask_to_record(db, attempts), attempts
+        return records.ask_to_record(db, attempts), attempts
 
-    def _record(self, db: Database, work: _Round, asked: tuple[shards.Recording, dict[Attempt, Hold]]) -> None:
+    def _record(self, db: Database, work: _Round, asked: tuple[records.Recording, dict[Attempt, Hold]]) -> None:
         recording, attempts = asked
-        for unseen in shards.record_all(db, recording):
+        for unseen in records.record_all(db, recording):
             hold = attempts[unseen]
             campaigns.move(db, hold.campaign.id, "running", "paused", cause="past", reason=WENT_BACK)
             work.lost.append(hold)

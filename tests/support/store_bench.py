@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, StoreAway, campaigns, open_store, shards
+from fanoutd.store import Database, StoreAway, campaigns, open_store, records, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.database import StoreBusy
+from fanoutd.store.deliveries import Person
+from fanoutd.store.records import Attempt
 from fanoutd.store.schema import migrate
-from fanoutd.store.shards import Attempt, Lease, Person, Planned, Window
+from fanoutd.store.shards import Lease, Planned, Window
 from fanoutd.times import wall_ms
 from support.bench import person
 from support.mariadb import MariaDb
@@ -163,10 +165,10 @@ class Recorder:
     def _transaction(self) -> tuple[list[Held], list[Held]]:
         db, going = self._actor.db, [each for each in self._holds if not each.last]
         shards.lock(db, (each.lease.shard for each in self._holds))
-        recording = shards.ask_to_record(db, self._attempts())
+        recording = records.ask_to_record(db, self._attempts())
         asked = {each: shards.ask(db, each.lease, self._actor.window) for each in going}
         free = shards.ask_free(db)
-        assert not shards.record_all(db, recording)
+        assert not records.record_all(db, recording)
         freed = [each for each in self._holds if each.last]
         for each in freed if self._record else ():
             shards.release(db, each.lease)
