@@ -43,11 +43,23 @@ from fanoutd.outcome import (
     unanswered,
 )
 from fanoutd.standing import opted_in, opted_out
-from fanoutd.store import Database, campaigns, counters, open_store, records, shards, subscribers
+from fanoutd.store import (
+    Database,
+    campaigns,
+    counters,
+    free_shards,
+    open_store,
+    records,
+    shard_leases,
+    shards,
+    subscribers,
+    windows,
+)
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.deliveries import Person
 from fanoutd.store.schema import migrate
-from fanoutd.store.shards import LEASE_MS, Lease, Planned
+from fanoutd.store.shard_leases import LEASE_MS, Lease
+from fanoutd.store.shards import Planned
 from fanoutd.worker.sift import sift
 from support.mariadb import MariaDb
 from support.stores import ours, refill
@@ -200,12 +212,12 @@ class Exactness(RuleBasedStateMachine):
         with self.db.transaction():
             held = data.draw(st.sampled_from([*worker.leases, None]))
             if held is None:
-                held = shards.lease(self.db, worker.name)
+                held = free_shards.lease(self.db, worker.name)
                 if held is None:
                     return
                 worker.journal.lease(held.shard, held.token, held.campaign)
                 worker.leases.append(held)
-            people = sift(self.db, self.campaign, held, shards.claim(self.db, held, window) or [])
+            people = sift(self.db, self.campaign, held, windows.claim(self.db, held, window) or [])
         for person in people:
             assert person.openid not in self.out or person.progress.doubtful, "opted out, and is sent to"
             worker.jobs.append(Job(held, at + LEASE_MS - 5000, person, person.progress))
@@ -330,7 +342,7 @@ class Exactness(RuleBasedStateMachine):
             for lease in list(worker.leases):
                 mine = [*(job.lease for job in worker.jobs), *(result[0] for result in worker.results)]
                 if lease not in mine:
-                    shards.release(self.db, lease)
+                    shard_leases.release(self.db, lease)
                     worker.leases.remove(lease)
         with self.db.transaction():
             campaigns.finish(self.db, CAMPAIGN)
@@ -618,10 +630,10 @@ class Exactness(RuleBasedStateMachine):
         self.fork("n1")
         worker = self.workers[-1]
         with self.db.transaction():
-            while held := shards.lease(self.db, worker.name):
+            while held := free_shards.lease(self.db, worker.name):
                 worker.journal.lease(held.shard, held.token, held.campaign)
                 worker.leases.append(held)
-                for person in sift(self.db, self.campaign, held, shards.claim(self.db, held, 100) or []):
+                for person in sift(self.db, self.campaign, held, windows.claim(self.db, held, 100) or []):
                     worker.jobs.append(Job(held, self.uptime + LEASE_MS, person, person.progress))
         while worker.jobs:
             job = worker.jobs[0]

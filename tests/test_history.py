@@ -20,7 +20,19 @@ from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.outcome import Progress, State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, campaigns, history, meta, records, schema, shards
+from fanoutd.store import (
+    Database,
+    StoreAway,
+    campaigns,
+    free_shards,
+    history,
+    meta,
+    records,
+    schema,
+    shard_leases,
+    shards,
+    windows,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.history import OURSELVES, By
 from fanoutd.store.shards import Planned
@@ -54,13 +66,13 @@ def campaign(db: Database, name: str = "c-1", state: str = "running", **more: An
 def end_as(db: Database, name: str, *states: State) -> None:
     """Its people, one each."""
     with db.transaction():
-        held = shards.lease(db, "n1/w1")
-        assert held is not None and shards.claim(db, held, 10)
+        held = free_shards.lease(db, "n1/w1")
+        assert held is not None and windows.claim(db, held, 10)
         records.record(db, held.shard, held.token, [
             (pos, Progress(state, 1, 40003 if state is State.FAILED else None, attempts=1))
             for pos, state in enumerate(states)
         ])  # fmt: skip
-        shards.release(db, held)
+        shard_leases.release(db, held)
     with db.transaction():
         campaigns.finish(db, name)
 

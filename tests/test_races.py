@@ -39,12 +39,15 @@ from fanoutd.store import (
     campaigns,
     counters,
     deliveries,
+    free_shards,
     open_store,
     outbox,
     records,
+    shard_leases,
     shards,
     subscribers,
     tokens,
+    windows,
 )
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
@@ -140,21 +143,21 @@ def _outcome(pos: int) -> Progress:
     return Progress(State.SENT, 1 + pos % 2, 0, pos if pos % 2 else None, attempts=1)
 
 
-def _lease(db: Database, owner: str) -> shards.Lease | None:
+def _lease(db: Database, owner: str) -> shard_leases.Lease | None:
     with db.transaction():
-        return shards.lease(db, owner)
+        return free_shards.lease(db, owner)
 
 
-def _claim(db: Database, held: shards.Lease) -> list[deliveries.Person] | None:
+def _claim(db: Database, held: shard_leases.Lease) -> list[deliveries.Person] | None:
     with db.transaction():
-        return shards.claim(db, held, 17)
+        return windows.claim(db, held, 17)
 
 
-def _record(db: Database, held: shards.Lease, results: list[records.Result], last: bool) -> None:
+def _record(db: Database, held: shard_leases.Lease, results: list[records.Result], last: bool) -> None:
     with db.transaction():
         records.record(db, held.shard, held.token, results)
         if last:
-            shards.release(db, held)
+            shard_leases.release(db, held)
 
 
 def _finish(db: Database, name: str) -> bool:
@@ -206,16 +209,16 @@ def test_everybody_once_whoever_leases_claims_records_plans_pauses_and_finishes_
 # ---- a campaign's end
 
 
-def lost(db: Database, name: str) -> shards.Lease:
+def lost(db: Database, name: str) -> shard_leases.Lease:
     """A shard whose people are unknown since its lease was taken from its worker, who may still tell of them."""
     campaign(db, name, (6,))
     with db.transaction():
-        held = shards.lease(db, f"n2/{name}")
+        held = free_shards.lease(db, f"n2/{name}")
         assert held is not None and held.campaign == name
-        shards.claim(db, held, 6)
+        windows.claim(db, held, 6)
         gone = Progress(State.UNKNOWN, 1, None, attempts=1, since=NEVER_HEARD)
         records.record(db, held.shard, held.token, [(i, gone) for i in range(6)])
-        shards.release(db, held)
+        shard_leases.release(db, held)
     return held
 
 
@@ -249,11 +252,11 @@ def test_a_retry_and_the_end_of_a_campaign_leave_nobody_behind(store: str, db: D
     for i in range(ROUNDS):
         name = campaign(db, f"c-{i}", (40,))
         with db.transaction():
-            held = shards.lease(db, "n1/w1")
+            held = free_shards.lease(db, "n1/w1")
             assert held is not None
-            shards.claim(db, held, 40)
+            windows.claim(db, held, 40)
             records.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(40)])
-            shards.release(db, held)
+            shard_leases.release(db, held)
         commands.pause(db, found(db, name))
         paused = found(db, name)
         race(store, partial(ordered, order=partial(_swapped, commands.resume, paused)),
@@ -280,9 +283,9 @@ def test_a_workers_record_a_late_word_and_an_operators_add_up(store: str, db: Da
             db.execute("UPDATE fanout_shard SET pending = 6, size = 12 WHERE id = %s", held.shard)
             db.insert_many("INSERT INTO fanout_delivery (shard, pos, openid) VALUES (%s, %s, %s)",
                            [(held.shard, pos, person(pos)) for pos in range(6, 12)])  # fmt: skip
-            now = shards.lease(db, f"n1/{i}")
+            now = free_shards.lease(db, f"n1/{i}")
             assert now is not None and now.shard == held.shard
-            shards.claim(db, now, 12)
+            windows.claim(db, now, 12)
         refused = [(pos, Progress(State.FAILED, 1, 43004 + pos % 2, attempts=1)) for pos in range(12)]
         race(
             store, partial(again, partial(_record, held=now, results=refused[6:], last=True)),
@@ -305,10 +308,10 @@ def test_nodes_that_settle_one_shard_come_to_one_result(
         journal = Journal(folder, "w1")
         for _ in range(2):
             with db.transaction():
-                held = shards.lease(db, "n1/w1")
+                held = free_shards.lease(db, "n1/w1")
                 assert held is not None
                 journal.lease(held.shard, held.token, held.campaign)
-                people = shards.claim(db, held, 10)
+                people = windows.claim(db, held, 10)
             journal.granted(held.shard, held.token, held.campaign)
             assert people
             for p in people[:2]:  # two calls, of which one was answered
@@ -519,11 +522,11 @@ def test_a_retry_is_not_lost_in_a_campaign_that_ends_meanwhile(server: tuple[str
     store, db = server
     name = campaign(db, "c-1", (4,))
     with db.transaction():
-        held = shards.lease(db, "n1/w1")
+        held = free_shards.lease(db, "n1/w1")
         assert held is not None
-        shards.claim(db, held, 4)
+        windows.claim(db, held, 4)
         records.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(4)])
-        shards.release(db, held)
+        shard_leases.release(db, held)
     commands.pause(db, found(db, name))
     paused = found(db, name)
     end = before(db, "SELECT id, owner, errors FROM fanout_shard", store, lambda other: commands.resume(other, paused))
@@ -551,18 +554,18 @@ def test_a_record_is_written_before_or_after_a_take_over_and_never_within(server
     store, db = server
     campaign(db, "c-1", (6,))
     with db.transaction():
-        held = shards.lease(db, "n1/w1")
+        held = free_shards.lease(db, "n1/w1")
         assert held is not None
-        shards.claim(db, held, 6)
+        windows.claim(db, held, 6)
 
     def take(other: Database) -> list[int]:
         with other.transaction():
-            if shards.still_held(other, held):  # given back, and leased by another worker at once
-                shards.release(other, held)
+            if shard_leases.still_held(other, held):  # given back, and leased by another worker at once
+                shard_leases.release(other, held)
         with other.transaction():
-            theirs = shards.lease(other, "n2/w1")
+            theirs = free_shards.lease(other, "n2/w1")
             assert theirs is not None
-            return [person.pos for person in shards.claim(other, theirs, 6) or ()]
+            return [person.pos for person in windows.claim(other, theirs, 6) or ()]
 
     taken = before(db, ("SELECT errors FROM fanout_shard", "UPDATE fanout_delivery SET state"), store, take)
     _record(db, held, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(3)], False)

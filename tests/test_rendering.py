@@ -15,7 +15,8 @@ from fanoutd.outcome import RENDER, Progress, State
 from fanoutd.store import campaigns, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.deliveries import Person
-from fanoutd.store.shards import Lease, Planned
+from fanoutd.store.shard_leases import Lease
+from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
 from fanoutd.times import wall_ms
 from fanoutd.worker.lane import Job, Lane, Message

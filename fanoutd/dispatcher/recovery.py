@@ -14,11 +14,11 @@ from fanoutd.dispatcher.threads import each_by_itself
 from fanoutd.figures import Count, uncounted
 from fanoutd.journal import Orphan, adopt, in_use, tag, worker_of
 from fanoutd.outcome import Ended, State, channel_number, repeatable
-from fanoutd.store import Database, campaigns, deliveries, history, quotas, records, rounds, shards
+from fanoutd.store import Database, campaigns, deliveries, history, quotas, records, rounds, shard_leases, shards
 from fanoutd.store.campaigns import DISTRUSTED
 from fanoutd.store.deliveries import Person
 from fanoutd.store.records import Result
-from fanoutd.store.shards import Lease
+from fanoutd.store.shard_leases import Lease
 from fanoutd.testimony import Testimony, read
 from fanoutd.times import wall_ms
 
@@ -61,7 +61,7 @@ def _settle_all(db: Database, orphan: Orphan, node: str, at_any_risk: AtAnyRisk,
     if db.shared:  # a lease that is about to be committed would be found when this journal is not read any more
         with db.transaction():
             rounds.ended(db, f"{node}/{worker_of(orphan.name)}")
-    for held in shards.of_owner(db, f"{node}/{orphan.name}"):
+    for held in shard_leases.of_owner(db, f"{node}/{orphan.name}"):
         settle(db, held, said, at_any_risk, count=count)
     _settle_late(db, said, count)
     failpoint.reach("after_recovery")
@@ -70,10 +70,10 @@ def _settle_all(db: Database, orphan: Orphan, node: str, at_any_risk: AtAnyRisk,
 
 def _without_journal(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk, count: Count) -> None:
     """Leases of this node of which no journal can speak: whatever was claimed is unknown."""
-    for owner in shards.owners(db):
+    for owner in shard_leases.owners(db):
         holder, _, name = owner.partition("/")
         if holder == node and not (journals / name).exists():
-            for held in shards.of_owner(db, owner):
+            for held in shard_leases.of_owner(db, owner):
                 settle(db, held, Testimony(reliable=False), at_any_risk, count=count)
 
 
@@ -82,7 +82,7 @@ def take_over(db: Database, node: str, count: Count = uncounted) -> int:
 
     Nobody here can read their journals: whoever was claimed is unknown, until they come back and tell.
     """
-    ended = [held for held in shards.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
+    ended = [held for held in shard_leases.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
     lost: Counter[tuple[str, str]] = Counter()  # campaign, dead node -> people whom it alone can tell of
 
     def taken(held: Lease) -> None:
@@ -106,7 +106,7 @@ def settle(
     results: list[Result] = []
     ended: Ended = Counter()
     with db.transaction():
-        if not shards.still_held(db, held, ended_before):
+        if not shard_leases.still_held(db, held, ended_before):
             return None
         campaign = campaigns.get(db, held.campaign)
         if campaign is None or campaign.cause in DISTRUSTED:  # `repair` reads the journals itself
@@ -127,7 +127,7 @@ def settle(
             if after != person.progress:
                 results.append((person.pos, after))
         records.record(db, held.shard, held.token, results, ended)
-        shards.release(db, held)
+        shard_leases.release(db, held)
     count(campaign.account, ended)
     failpoint.reach("mid_recovery")
     with db.transaction():

@@ -18,7 +18,18 @@ from pathlib import Path
 
 from fanoutd.journal import in_use, kept, tag
 from fanoutd.outcome import LONG_AGO, OPEN, Progress, State, channel_number
-from fanoutd.store import Database, StoreBusy, campaigns, counters, deliveries, history, records, retention, shards
+from fanoutd.store import (
+    Database,
+    StoreBusy,
+    campaigns,
+    counters,
+    deliveries,
+    history,
+    records,
+    retention,
+    shard_leases,
+    shards,
+)
 from fanoutd.store.campaigns import Campaign, Heard
 from fanoutd.store.deliveries import Person
 from fanoutd.store.history import OURSELVES, By
@@ -203,7 +214,7 @@ def _write_part(db: Database, past: Past, shard: Shard, results: list[tuple[Pers
 
 def _write(db: Database, shard: Shard, token: int, results: list[tuple[Person, Progress]]) -> None:
     """The shard is free then, and its token beyond every lease that there ever was."""
-    _correct(db, shard.id, shards.retake(db, shard.id, token), results)
+    _correct(db, shard.id, shard_leases.retake(db, shard.id, token), results)
     counters.recount(db, shard.id)
 
 

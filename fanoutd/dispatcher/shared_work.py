@@ -18,7 +18,7 @@ from typing import Any
 
 from fanoutd.dispatcher.importer import has_list
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, nodes, shards
+from fanoutd.store import Database, campaigns, nodes, shard_leases
 from fanoutd.store.campaigns import Active, Campaign
 from fanoutd.worker.tallies import forget
 
@@ -64,7 +64,7 @@ class SharedWork:
             found = campaigns.active(db)
             for each in found:
                 self._see(each)
-            for campaign in shards.stopped(db, self._node):
+            for campaign in shard_leases.stopped(db, self._node):
                 self._halted.add(campaign)
                 self._means.say({"t": "halt", "n": next(self._numbers), "campaign": campaign})
         finally:
@@ -132,7 +132,7 @@ class SharedWork:
 
     def _holding(self, db: Database, campaign: str) -> set[str]:
         """Other living nodes whose workers hold shards of it."""
-        others = shards.nodes_with(db, campaign) - {self._node}
+        others = shard_leases.nodes_with(db, campaign) - {self._node}
         return others & {each.node for each in nodes.living(db)} if others else others
 
     def _has_list(self, campaign: Campaign) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fanoutd.outcome import DOUBTFUL, ENDED, MOVES, Ended, Progress, State
-from fanoutd.store import campaigns, counters, deliveries, shards
+from fanoutd.store import campaigns, counters, deliveries, shard_leases
 from fanoutd.store.database import Database, Later
 
 Result = tuple[int, Progress]
@@ -131,7 +131,7 @@ def _write(db: Database, writing: Sequence[_Writing]) -> None:
     for each in writing:
         counters.adjust(
             db, each.attempt.shard, each.changed, each.errors,
-            f", lease_until = CASE WHEN owner IS NULL THEN lease_until ELSE {db.NOW_MS} + {shards.LEASE_MS} END",
+            f", lease_until = CASE WHEN owner IS NULL THEN lease_until ELSE {db.NOW_MS} + {shard_leases.LEASE_MS} END",
         )  # fmt: skip
 
 

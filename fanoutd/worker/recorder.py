@@ -27,14 +27,17 @@ from fanoutd.store import (
     StoreAway,
     StoreUnsure,
     campaigns,
+    free_shards,
     meta,
     open_store,
     quotas,
     records,
     rounds,
+    shard_leases,
     shards,
     subscribers,
     tokens,
+    windows,
 )
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.clock import keep_up
@@ -42,7 +45,8 @@ from fanoutd.store.database import Later
 from fanoutd.store.deliveries import Person
 from fanoutd.store.records import Attempt
 from fanoutd.store.schema import VERSION
-from fanoutd.store.shards import LEASE_MS, Lease, Window
+from fanoutd.store.shard_leases import LEASE_MS, Lease
+from fanoutd.store.windows import Window
 from fanoutd.times import wall_ms
 from fanoutd.worker import sift
 from fanoutd.worker.rests import PARKED, Calls, Intent, Rests
@@ -474,7 +478,7 @@ class Recorder:
             self._look_at_shares(db, work.at)
             work.freed = [h for h in self._holds if self._over(h, work)]
             for hold in work.freed:
-                shards.release(db, hold.lease, self._rests.put_off(db, hold.campaign, hold.lease))
+                shard_leases.release(db, hold.lease, self._rests.put_off(db, hold.campaign, hold.lease))
             self._renew(db, work)
             if number is not None and not number.count() and self._went_back(db):
                 work.lost += [hold for hold in self._holds if not work.gone(hold)]
@@ -535,7 +539,7 @@ class Recorder:
 
     def _renew(self, db: Database, work: _Round) -> None:
         due = [hold for hold in self._holds if work.at - hold.renewed > _RENEW_AFTER and not work.gone(hold)]
-        for hold, renewed in [(hold, shards.asked_to_renew(db, hold.lease)) for hold in due]:
+        for hold, renewed in [(hold, shard_leases.asked_to_renew(db, hold.lease)) for hold in due]:
             (work.renewed if renewed.count() else work.lost).append(hold)
 
     def _window(self) -> int:
@@ -553,9 +557,9 @@ class Recorder:
         if work.asked <= self._served or self._ending or not self._may_claim(work):
             return _Ahead([], None)
         holds = [hold for hold in self._holds if not hold.exhausted and not hold.lost]
-        asked = self._ask_for(db, [(hold, shards.ask(db, hold.lease, self._window())) for hold in holds])
+        asked = self._ask_for(db, [(hold, windows.ask(db, hold.lease, self._window())) for hold in holds])
         enough = sum(len(people.window.people() or []) for people in asked) >= self._window()
-        return _Ahead(asked, None if enough else shards.ask_free(db))
+        return _Ahead(asked, None if enough else free_shards.ask_free(db))
 
     def _ask_for(self, db: Database, windows: list[tuple[Hold, Window]]) -> list[_People]:
         return [
@@ -576,10 +580,10 @@ class Recorder:
         room -= self._claim_of(db, [each for each in ahead.people if not work.gone(each.hold)], room, work)
         free = ahead.free
         while room > 0 and self.journal.size < _LARGE_JOURNAL and work.skipped < _SKIPPED_AT_ONCE:
-            taken = shards.take(db, f"{self._node}/{self.journal.name}", room, free)
+            taken = free_shards.take(db, f"{self._node}/{self.journal.name}", room, free)
             free = None
             if not taken:
-                work.passed |= db.shared and shards.ready(db) > 0
+                work.passed |= db.shared and free_shards.ready(db) > 0
                 break
             for lease, _, _ in taken:
                 self.journal.lease(lease.shard, lease.token, lease.campaign)
@@ -596,7 +600,7 @@ class Recorder:
             if used < room:
                 used += self._claim_from(db, each, room - used, work)
             elif each.hold not in self._holds:
-                shards.release(db, each.hold.lease)
+                shard_leases.release(db, each.hold.lease)
         return used
 
     def _claim_from(self, db: Database, given: _People, room: int, work: _Round) -> int:
@@ -614,11 +618,11 @@ class Recorder:
         last, passed = False, 0
         while not last and not passed and len(kept) < allowed.room:
             wanted = allowed.room - len(kept)
-            people = shards.claim(db, hold.lease, wanted, window)
+            people = windows.claim(db, hold.lease, wanted, window)
             if people is None:
                 work.lost.append(hold)
                 if hold not in self._holds:  # the campaign was stopped since we took the shard, just now
-                    shards.release(db, hold.lease)
+                    shard_leases.release(db, hold.lease)
                 return 0
             last = len(people) < wanted
             takers = sift.sift(db, hold.campaign, hold.lease, people, asked)
@@ -641,7 +645,7 @@ class Recorder:
         if hold in self._holds:
             work.parked.append(hold)
             return 0
-        shards.release(db, hold.lease, self._rests.put_off(db, hold.campaign, hold.lease))
+        shard_leases.release(db, hold.lease, self._rests.put_off(db, hold.campaign, hold.lease))
         return PARKED
 
     def _apply(self, work: _Round) -> None:
@@ -727,7 +731,7 @@ class Recorder:
             quotas.rest(db, args[0], int(args[1]), int(args[2]), wall_ms())
         elif kind == "reopen":
             quotas.reopen(db, args[0], int(args[1]))
-            shards.unpark(db, args[0])
+            shard_leases.unpark(db, args[0])
         elif kind == "explain":
             campaigns.explain(db, args[0], args[1] or None, args[2] or None)
 

@@ -13,11 +13,11 @@ from fanoutd import gates
 from fanoutd.config import Account
 from fanoutd.gates import Closed
 from fanoutd.outcome import next_channel
-from fanoutd.store import Database, deliveries, quotas, records, shards
+from fanoutd.store import Database, deliveries, quotas, records, shard_leases
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.deliveries import Person
 from fanoutd.store.quotas import Quota, Sum
-from fanoutd.store.shards import Lease
+from fanoutd.store.shard_leases import Lease
 from fanoutd.times import wall_ms
 from fanoutd.worker.sift import weigh
 
@@ -127,7 +127,7 @@ class Rests:
         self.tell(db, campaign, shut)
         until = min(max(each.until, at + 1000) for each in shut.values())
         if any(each.cause == "quiet" for each in shut.values()):
-            shards.park(db, campaign.id, until)
+            shard_leases.park(db, campaign.id, until)
         return until
 
     def tell(self, db: Database, campaign: Campaign, shut: Mapping[int, Closed]) -> None:

@@ -12,7 +12,7 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.store.database import Later
 from fanoutd.store.deliveries import Person
 from fanoutd.store.records import Result
-from fanoutd.store.shards import Lease
+from fanoutd.store.shard_leases import Lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,25 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, StoreAway, campaigns, open_store, records, shards
+from fanoutd.store import (
+    Database,
+    StoreAway,
+    campaigns,
+    free_shards,
+    open_store,
+    records,
+    shard_leases,
+    shards,
+    windows,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.database import StoreBusy
 from fanoutd.store.deliveries import Person
 from fanoutd.store.records import Attempt
 from fanoutd.store.schema import migrate
-from fanoutd.store.shards import Lease, Planned, Window
+from fanoutd.store.shard_leases import Lease
+from fanoutd.store.shards import Planned
+from fanoutd.store.windows import Window
 from fanoutd.times import wall_ms
 from support.bench import person
 from support.mariadb import MariaDb
@@ -166,21 +178,21 @@ class Recorder:
         db, going = self._actor.db, [each for each in self._holds if not each.last]
         shards.lock(db, (each.lease.shard for each in self._holds))
         recording = records.ask_to_record(db, self._attempts())
-        asked = {each: shards.ask(db, each.lease, self._actor.window) for each in going}
-        free = shards.ask_free(db)
+        asked = {each: windows.ask(db, each.lease, self._actor.window) for each in going}
+        free = free_shards.ask_free(db)
         assert not records.record_all(db, recording)
         freed = [each for each in self._holds if each.last]
         for each in freed if self._record else ():
-            shards.release(db, each.lease)
+            shard_leases.release(db, each.lease)
         room, holds = self._actor.window, list[Held]()
         for each in going:
             room -= self._claim(db, each.lease, room, asked[each], holds)
-        for lease, _, window in shards.take(db, self._actor.name, room, free) if room > 0 else ():
+        for lease, _, window in free_shards.take(db, self._actor.name, room, free) if room > 0 else ():
             room -= self._claim(db, lease, room, window, holds)
         return holds, freed
 
     def _claim(self, db: Database, lease: Lease, room: int, window: Window, holds: list[Held]) -> int:
-        people = (shards.claim(db, lease, room, window) or []) if room > 0 else []
+        people = (windows.claim(db, lease, room, window) or []) if room > 0 else []
         holds.append(Held(lease, people, room > 0 and len(people) < room))
         return len(people)
 
@@ -235,7 +247,7 @@ def _work(actor: Actor, ends: float) -> None:
 def _plan_ahead(actor: Actor, ends: float) -> None:
     made = 0
     while time.monotonic() < ends:
-        if shards.ready(actor.db) < _AHEAD * actor.sizes.processes:
+        if free_shards.ready(actor.db) < _AHEAD * actor.sizes.processes:
             plan_one(actor, f"plan-{actor.number}-{made}", 10, ends)
             made += 1
         else:
@@ -250,8 +262,8 @@ def _sweep(actor: Actor, ends: float) -> None:
         for each in campaigns.in_states(db, "running"):
             actor.timed(lambda id=each.id: campaigns.finish(db, id))
         running = campaigns.in_states(db, "running")
-        shards.totals(db)
-        shards.expired(db, 30_000)
+        free_shards.totals(db)
+        shard_leases.expired(db, 30_000)
         if running:
             _orders(actor, running[turn % len(running)].id)
         turn += 1
@@ -263,9 +275,9 @@ def _orders(actor: Actor, campaign: str) -> None:
     campaigns.counts(db, campaign)
     actor.timed(lambda: campaigns.move(db, campaign, "running", "paused", cause=None, reason="a test"))
     time.sleep(0.1)
-    actor.timed(lambda: shards.park(db, campaign, wall_ms() + 100))
+    actor.timed(lambda: shard_leases.park(db, campaign, wall_ms() + 100))
     actor.timed(lambda: campaigns.move(db, campaign, "paused", "running", cause=None, reason=None))
-    actor.timed(lambda: shards.unpark(db, "main"))
+    actor.timed(lambda: shard_leases.unpark(db, "main"))
 
 
 # ---- many processes
