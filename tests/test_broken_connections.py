@@ -20,7 +20,7 @@ from fanoutd.config.mysql_url import parse
 from fanoutd.dispatcher.repair import repair
 from fanoutd.mysql import CONNECT_TIMEOUT
 from fanoutd.outcome import State
-from fanoutd.store import StoreAway, campaigns, mysql, open_store, quotas, rounds, shard_leases
+from fanoutd.store import StoreAway, campaigns, finishing, mysql, open_store, quotas, rounds, shard_leases
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
 from support.bench import Bench, person, wait_for
@@ -59,7 +59,7 @@ def done(b: Bench) -> bool:
     """Also by the dispatcher's rescue sweep, which is not here to do it."""
     try:
         with b.db.transaction():
-            campaigns.finish(b.db, "c-1")
+            finishing.finish(b.db, "c-1")
         return b.state() == "done"
     except StoreAway:
         return False

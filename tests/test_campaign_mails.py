@@ -14,7 +14,18 @@ from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.refusals import Refusals
 from fanoutd.mail.event import Event
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, campaigns, free_shards, notices, outbox, records, shard_leases, shards, windows
+from fanoutd.store import (
+    Database,
+    campaigns,
+    finishing,
+    free_shards,
+    notices,
+    outbox,
+    records,
+    shard_leases,
+    shards,
+    windows,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.corrections import reopen, resolve
 from fanoutd.store.shards import Planned
@@ -88,7 +99,7 @@ class Office:
                 (pos, Progress(state, 1, 43004 if state is State.FAILED else 0, attempts=1))
                 for pos, state in enumerate(states)])  # fmt: skip
             shard_leases.release(self.db, held)
-            campaigns.finish(self.db, name)
+            finishing.finish(self.db, name)
 
     def work(self, *names: str) -> list[str]:
         """All that is in the outbox, due or not; the subjects."""
@@ -303,7 +314,7 @@ def test_one_that_runs_again_is_corrected_when_it_ends_again(desk: Office) -> No
         windows.claim(desk.db, held, 4)
         records.record(desk.db, held.shard, held.token, [(3, Progress(SENT, 1, 0, attempts=2))])
         shard_leases.release(desk.db, held)
-        assert campaigns.finish(desk.db, "c-1")
+        assert finishing.finish(desk.db, "c-1")
     desk.mails.work(desk.db, outbox.of_name(desk.db, notices.MAIL)[0])
     (event,) = desk.events
     assert event.subject == "campaign c-1 done: corrected, 4 of 4 sent"

@@ -47,6 +47,7 @@ from fanoutd.store import (
     Database,
     campaigns,
     counters,
+    finishing,
     free_shards,
     open_store,
     records,
@@ -345,7 +346,7 @@ class Exactness(RuleBasedStateMachine):
                     shard_leases.release(self.db, lease)
                     worker.leases.remove(lease)
         with self.db.transaction():
-            campaigns.finish(self.db, CAMPAIGN)
+            finishing.finish(self.db, CAMPAIGN)
 
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
@@ -572,7 +573,7 @@ class Exactness(RuleBasedStateMachine):
                 counters.recount(self.db, shard[0])
         after = self.db.rows(f"SELECT id, {names} FROM fanout_shard ORDER BY id")
         assert [row[:-1] for row in before] == [row[:-1] for row in after]
-        assert campaigns.counts(self.db, CAMPAIGN).total == len(PEOPLE)
+        assert counters.counts(self.db, CAMPAIGN).total == len(PEOPLE)
 
     @invariant()
     def the_store_tells_the_truth(self) -> None:

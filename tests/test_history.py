@@ -24,6 +24,7 @@ from fanoutd.store import (
     Database,
     StoreAway,
     campaigns,
+    finishing,
     free_shards,
     history,
     meta,
@@ -74,7 +75,7 @@ def end_as(db: Database, name: str, *states: State) -> None:
         ])  # fmt: skip
         shard_leases.release(db, held)
     with db.transaction():
-        campaigns.finish(db, name)
+        finishing.finish(db, name)
 
 
 def told(db: Database, name: str = "c-1") -> list[tuple[str, By, str | None]]:

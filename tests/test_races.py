@@ -39,6 +39,7 @@ from fanoutd.store import (
     campaigns,
     counters,
     deliveries,
+    finishing,
     free_shards,
     open_store,
     outbox,
@@ -162,7 +163,7 @@ def _record(db: Database, held: shard_leases.Lease, results: list[records.Result
 
 def _finish(db: Database, name: str) -> bool:
     with db.transaction():
-        return campaigns.finish(db, name)
+        return finishing.finish(db, name)
 
 
 def plan(db: Database, name: str, people: int) -> None:
@@ -199,7 +200,7 @@ def test_everybody_once_whoever_leases_claims_records_plans_pauses_and_finishes_
     )  # fmt: skip
     sent = Counter(openid for each in results[2:] for openid in each)
     assert set(sent) == {person(i) for i in range(people)} and set(sent.values()) == {1}
-    assert found(db, name).state == "done" and campaigns.counts(db, name).total == people
+    assert found(db, name).state == "done" and counters.counts(db, name).total == people
     assert db.rows("SELECT COUNT(*), SUM(owner IS NOT NULL) FROM fanout_shard WHERE pending > 0") == [(0, None)]
     assert db.rows("SELECT owner FROM fanout_shard WHERE owner IS NOT NULL") == []
     assert sorted(each.name for each in outbox.due(db)) == ["campaign_mail", "on_finish"]
@@ -230,7 +231,7 @@ def test_a_late_word_that_somebody_was_never_sent_to_and_the_campaigns_end_see_e
         never = [(pos, Progress(State.PENDING)) for pos in range(6)]
         race(store, partial(again, partial(_finish, name=held.campaign)),
              partial(again, partial(_record, held=held, results=never, last=False)))  # fmt: skip
-        assert found(db, held.campaign).state == "running" and campaigns.counts(db, held.campaign).pending == 6
+        assert found(db, held.campaign).state == "running" and counters.counts(db, held.campaign).pending == 6
         over(db, held.campaign)
     the_counters_are_true(db)
 
@@ -292,7 +293,7 @@ def test_a_workers_record_a_late_word_and_an_operators_add_up(store: str, db: Da
             partial(again, partial(_record, held=held, results=refused[:4], last=False)),
             partial(ordered, order=partial(_swapped, commands.settle, found(db, held.campaign), "sent", None)),
         )  # fmt: skip
-        counts = campaigns.counts(db, held.campaign)
+        counts = counters.counts(db, held.campaign)
         assert (counts.pending, counts.unknown, counts.total) == (0, 0, 12)
         assert 6 <= counts.failed == sum(counts.errors.values()) <= 10
     the_counters_are_true(db)
@@ -321,7 +322,7 @@ def test_nodes_that_settle_one_shard_come_to_one_result(
         for _ in range(2):  # the node whose journal it is may come too late, and tells then
             race(store, *(partial(again, partial(recovery.take_over, node=node)) for node in ("n2", "n3")),
                  partial(again, partial(_recover, folder=folder)))  # fmt: skip
-        counts = campaigns.counts(db, name)
+        counts = counters.counts(db, name)
         assert (counts.sent_custom, counts.unknown, counts.pending) == (2, 2, 16)
         assert found(db, name).state == "running"
         assert db.rows("SELECT id FROM fanout_shard WHERE owner IS NOT NULL") == []
@@ -515,7 +516,7 @@ def test_a_campaign_is_not_done_while_a_late_word_comes(server: tuple[str, Datab
                   partial(_record, held=held, results=never, last=False))  # fmt: skip
     assert _finish(db, "c-1")
     late.join()
-    assert found(db, "c-1").state == "running" and campaigns.counts(db, "c-1").pending == 6
+    assert found(db, "c-1").state == "running" and counters.counts(db, "c-1").pending == 6
 
 
 def test_a_retry_is_not_lost_in_a_campaign_that_ends_meanwhile(server: tuple[str, Database]) -> None:
@@ -533,7 +534,7 @@ def test_a_retry_is_not_lost_in_a_campaign_that_ends_meanwhile(server: tuple[str
     ordered(db, partial(_swapped, commands.retry, paused, True, False))
     end.join()
     assert end.result == "running"
-    assert (found(db, name).state == "done") == (campaigns.counts(db, name).pending == 0)
+    assert (found(db, name).state == "done") == (counters.counts(db, name).pending == 0)
 
 
 def test_nobody_is_planned_who_was_not_there_when_the_pause_was_answered(server: tuple[str, Database]) -> None:
@@ -542,12 +543,12 @@ def test_nobody_is_planned_who_was_not_there_when_the_pause_was_answered(server:
 
     def pause(other: Database) -> int:
         commands.pause(other, found(other, name))
-        return campaigns.counts(other, name).total
+        return counters.counts(other, name).total
 
     paused = before(db, "UPDATE fanout_campaign SET state = %s, reason", store, pause)
     plan_once(db, name, 5000)
     paused.join()
-    assert paused.result == campaigns.counts(db, name).total and found(db, name).state == "paused"
+    assert paused.result == counters.counts(db, name).total and found(db, name).state == "paused"
 
 
 def test_a_record_is_written_before_or_after_a_take_over_and_never_within(server: tuple[str, Database]) -> None:
@@ -603,7 +604,7 @@ def test_one_counter_of_two_that_are_written_at_once_is_not_lost(server: tuple[s
                    partial(_record, held=held, results=gone[:3], last=False))  # fmt: skip
     _record(db, held, gone[3:], False)
     other.join()
-    assert campaigns.counts(db, "c-1").errors == {"43004": 6}
+    assert counters.counts(db, "c-1").errors == {"43004": 6}
     the_counters_are_true(db)
 
 

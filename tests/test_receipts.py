@@ -11,7 +11,7 @@ import pytest
 from fanoutd.dispatcher import receipts
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, campaigns, free_shards, records, shard_leases, shards, windows
+from fanoutd.store import Database, campaigns, finishing, free_shards, records, shard_leases, shards, windows
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import wall_ms
@@ -42,7 +42,7 @@ def campaign(db: Database, name: str, people: int, state: State, **more: Any) ->
         progress = Progress(state, 2, None, attempts=1, **more)
         records.record(db, held.shard, held.token, [(i, progress) for i in range(people)])
         shard_leases.release(db, held)
-        campaigns.finish(db, name)
+        finishing.finish(db, name)
 
 
 def states(db: Database, name: str) -> list[int]:

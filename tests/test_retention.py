@@ -23,7 +23,7 @@ from fanoutd.ids import keyed_campaign_id
 from fanoutd.journal import Journal, tag
 from fanoutd.outcome import State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, free_shards, open_store, retention, shard_leases
+from fanoutd.store import Database, campaigns, counters, free_shards, open_store, retention, shard_leases
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from support import stores
@@ -204,7 +204,7 @@ def test_a_journal_that_speaks_of_a_deleted_campaign_does_no_harm(db: Database, 
     assert not epoch.journals_know_more(db, journals)  # it is no earlier store
     recover(db, journals, "n1", lambda _account: True)
     assert people(db, newer) == 10 and newer > shard
-    assert campaigns.counts(db, "c-2").sent_custom == 10
+    assert counters.counts(db, "c-2").sent_custom == 10
     # But what the store should know and does not is still noticed.
     with db.transaction():
         db.execute("DELETE FROM fanout_gone")

@@ -19,6 +19,7 @@ from fanoutd.store import (
     Database,
     StoreAway,
     campaigns,
+    finishing,
     free_shards,
     open_store,
     records,
@@ -87,7 +88,7 @@ def send_one(db: Database) -> None:
         records.record(db, held.shard, held.token, [(0, Progress(State.SENT, 1, 0, attempts=1))])
         shard_leases.release(db, held)
     with db.transaction():
-        assert campaigns.finish(db, "c-1")
+        assert finishing.finish(db, "c-1")
     assert campaigns.get(db, "c-1").reference == row.reference  # type: ignore[union-attr]
 
 

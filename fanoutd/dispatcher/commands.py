@@ -14,7 +14,7 @@ from typing import Any
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.figures import Count, uncounted
 from fanoutd.outcome import Ended, State
-from fanoutd.store import Database, campaigns, history
+from fanoutd.store import Database, campaigns, finishing, history
 from fanoutd.store.campaigns import DISTRUSTED, FINAL, Campaign
 from fanoutd.store.corrections import StillHeld, reopen, resolve
 from fanoutd.store.history import OURSELVES, By
@@ -82,7 +82,7 @@ def resume(db: Database, campaign: Campaign, by: By = OURSELVES) -> str:
         campaigns.let_go_on(db, campaign.id)
         history.note(db, campaign.id, "resumed", by)
     with db.transaction():
-        campaigns.finish(db, campaign.id)
+        finishing.finish(db, campaign.id)
     return before
 
 
@@ -122,7 +122,7 @@ def settle(
             history.note(db, campaign.id, "resolved", by, f"{history.people(settled)} as {word}")
     count(campaign.account, ended)
     with db.transaction():
-        campaigns.finish(db, campaign.id)
+        finishing.finish(db, campaign.id)
     found = campaigns.get(db, campaign.id)
     return found.state if found else campaign.state
 

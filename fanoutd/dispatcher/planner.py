@@ -16,7 +16,7 @@ from fanoutd.dispatcher.audience import AudienceAway, NotConfigured, Unsupplied,
 from fanoutd.figures import Count, uncounted
 from fanoutd.outcome import RENDER, Ended, State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, again_if_busy, campaigns, history, shards, subscribers
+from fanoutd.store import Database, again_if_busy, campaigns, counters, finishing, history, shards, subscribers
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import wall_ms
@@ -117,9 +117,9 @@ class Planner:
             db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", campaign.id)
             campaigns.move(db, campaign.id, "planning", "running", reason=None)
             campaigns.explain_plan(db, campaign.id, None)
-            history.note(db, campaign.id, "planned", detail=history.people(campaigns.counts(db, campaign.id).total))
+            history.note(db, campaign.id, "planned", detail=history.people(counters.counts(db, campaign.id).total))
         with db.transaction():
-            campaigns.finish(db, campaign.id)
+            finishing.finish(db, campaign.id)
         self._spool.remove(campaign.id)
 
     def _release(

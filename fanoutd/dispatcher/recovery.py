@@ -14,7 +14,18 @@ from fanoutd.dispatcher.threads import each_by_itself
 from fanoutd.figures import Count, uncounted
 from fanoutd.journal import Orphan, adopt, in_use, tag, worker_of
 from fanoutd.outcome import Ended, State, channel_number, repeatable
-from fanoutd.store import Database, campaigns, deliveries, history, quotas, records, rounds, shard_leases, shards
+from fanoutd.store import (
+    Database,
+    campaigns,
+    deliveries,
+    finishing,
+    history,
+    quotas,
+    records,
+    rounds,
+    shard_leases,
+    shards,
+)
 from fanoutd.store.campaigns import DISTRUSTED
 from fanoutd.store.deliveries import Person
 from fanoutd.store.records import Result
@@ -131,7 +142,7 @@ def settle(
     count(campaign.account, ended)
     failpoint.reach("mid_recovery")
     with db.transaction():
-        campaigns.finish(db, held.campaign)
+        finishing.finish(db, held.campaign)
     unknown = sum(after.doubtful for _, after in results)
     log.info("shard %d of campaign %s recovered: %d settled, %d unknown", held.shard, held.campaign,
              len(results) - unknown, unknown)  # fmt: skip

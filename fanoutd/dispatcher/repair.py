@@ -24,6 +24,7 @@ from fanoutd.store import (
     campaigns,
     counters,
     deliveries,
+    finishing,
     history,
     records,
     retention,
@@ -109,7 +110,7 @@ def repair(
         else:
             campaigns.trust(db, campaign.id)
     with db.transaction():
-        campaigns.finish(db, campaign.id)
+        finishing.finish(db, campaign.id)
     log.warning("campaign %s repaired: %d people changed", campaign.id, changed)
     return changed
 

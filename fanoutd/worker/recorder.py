@@ -27,6 +27,8 @@ from fanoutd.store import (
     StoreAway,
     StoreUnsure,
     campaigns,
+    counters,
+    finishing,
     free_shards,
     meta,
     open_store,
@@ -535,7 +537,7 @@ class Recorder:
     def _look_at_shares(self, db: Database, at: float) -> None:
         if at - self._looked >= _LOOK_AGAIN:
             self._looked = at
-            self.shares = {id: campaigns.share(db, id) for id in {hold.campaign.id for hold in self._holds}}
+            self.shares = {id: counters.share(db, id) for id in {hold.campaign.id for hold in self._holds}}
 
     def _renew(self, db: Database, work: _Round) -> None:
         due = [hold for hold in self._holds if work.at - hold.renewed > _RENEW_AFTER and not work.gone(hold)]
@@ -710,9 +712,9 @@ class Recorder:
         """In a transaction after that of the last record: of two workers at the end, one sees both."""
         try:
             for campaign in {hold.campaign.id for hold in work.freed}:
-                if not campaigns.unfinished(db, campaign):
+                if not finishing.unfinished(db, campaign):
                     with db.transaction():
-                        campaigns.finish(db, campaign)
+                        finishing.finish(db, campaign)
         except StoreAway:
             pass  # the dispatcher's rescue sweep does it
         if not self._holds and self.journal.size > _LARGE_JOURNAL:

@@ -26,6 +26,8 @@ from fanoutd.store import (
     Database,
     StoreAway,
     campaigns,
+    counters,
+    finishing,
     free_shards,
     open_store,
     records,
@@ -141,7 +143,7 @@ def plan_one(actor: Actor, name: str, size: int, ends: float) -> None:
         actor.timed(release)
         actor.figures.people += shard
     actor.timed(lambda: db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", name))
-    actor.timed(lambda: campaigns.finish(db, name))
+    actor.timed(lambda: finishing.finish(db, name))
 
 
 # ---- claim and record
@@ -169,7 +171,7 @@ class Recorder:
         self._holds = holds
         if self._record:
             for campaign in {each.lease.campaign for each in freed}:
-                self._actor.timed(lambda c=campaign: campaigns.finish(self._actor.db, c))
+                self._actor.timed(lambda c=campaign: finishing.finish(self._actor.db, c))
         found = sum(len(each.people) for each in holds)
         self._actor.figures.people += found
         return found or len(freed)
@@ -260,7 +262,7 @@ def _sweep(actor: Actor, ends: float) -> None:
     db, turn = actor.db, 0
     while time.monotonic() < ends:
         for each in campaigns.in_states(db, "running"):
-            actor.timed(lambda id=each.id: campaigns.finish(db, id))
+            actor.timed(lambda id=each.id: finishing.finish(db, id))
         running = campaigns.in_states(db, "running")
         free_shards.totals(db)
         shard_leases.expired(db, 30_000)
@@ -272,7 +274,7 @@ def _sweep(actor: Actor, ends: float) -> None:
 
 def _orders(actor: Actor, campaign: str) -> None:
     db = actor.db
-    campaigns.counts(db, campaign)
+    counters.counts(db, campaign)
     actor.timed(lambda: campaigns.move(db, campaign, "running", "paused", cause=None, reason="a test"))
     time.sleep(0.1)
     actor.timed(lambda: shard_leases.park(db, campaign, wall_ms() + 100))
