@@ -28,6 +28,7 @@ from fanoutd.store import (
     free_shards,
     history,
     meta,
+    plan_owners,
     records,
     schema,
     shard_leases,
@@ -121,9 +122,9 @@ def test_what_it_does_by_itself_stands_there_too(db: Database) -> None:
     with db.transaction():
         campaigns.move(db, "c-1", "paused", "running", cause=None, reason=None)
         campaigns.move(db, "c-1", "paused", "running", cause=None, reason=None)  # no more
-        campaigns.inherit(db, "c-1", "n2", "n1")  # planned: there is nothing to take over
+        plan_owners.inherit(db, "c-1", "n2", "n1")  # planned: there is nothing to take over
         db.execute("UPDATE fanout_campaign SET planned = 0 WHERE id = 'c-2'")
-        campaigns.inherit(db, "c-2", "n2", "n1")
+        plan_owners.inherit(db, "c-2", "n2", "n1")
     assert told(db) == [
         ("paused", OURSELVES, "43106 · barred"), ("paused", ANN, "it had paused itself"), ("resumed", OURSELVES, None)
     ]  # fmt: skip

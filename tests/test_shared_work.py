@@ -18,7 +18,7 @@ from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, free_shards, nodes, open_store, shard_leases, windows
+from fanoutd.store import Database, activity, campaigns, free_shards, nodes, open_store, shard_leases, windows
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
@@ -347,7 +347,7 @@ def test_the_look_for_work_reads_no_shard_of_other_campaigns(db: Database) -> No
         return sum(int(count) for _, count in counted)
 
     before = read()
-    found = campaigns.active(db)
+    found = activity.active(db)
     after = read()
     assert [(each.id, each.waiting) for each in found] == [("runs", 20)]
     shard_leases.stopped(db, "a")

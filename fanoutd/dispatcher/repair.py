@@ -21,20 +21,24 @@ from fanoutd.outcome import LONG_AGO, OPEN, Progress, State, channel_number
 from fanoutd.store import (
     Database,
     StoreBusy,
+    activity,
     campaigns,
     counters,
     deliveries,
     finishing,
     history,
+    plan_owners,
     records,
+    repairs,
     retention,
     shard_leases,
     shards,
 )
-from fanoutd.store.campaigns import Campaign, Heard
+from fanoutd.store.campaigns import Campaign
 from fanoutd.store.deliveries import Person
 from fanoutd.store.history import OURSELVES, By
 from fanoutd.store.records import Result
+from fanoutd.store.repairs import Heard
 from fanoutd.store.shards import Shard
 from fanoutd.testimony import Call, Testimony, read, replay
 
@@ -78,7 +82,7 @@ def repair(
         there = {each.id: each for each in shards.of_campaign(db, campaign.id, db.LOCK)}
         if {id: each.token for id, each in there.items()} != {id: each.token for id, each in seen.items()}:
             raise StoreBusy(f"campaign {campaign.id} has changed meanwhile")
-        before_us = campaigns.heard(db, campaign.id, db.LOCK) or Heard()
+        before_us = repairs.heard(db, campaign.id, db.LOCK) or Heard()
         tokens = past.tokens | Counter(before_us.tokens)
         heard = Heard(before_us.nodes | {node}, tokens)
         missing = sorted(set(others) - heard.nodes)
@@ -98,17 +102,17 @@ def repair(
             changed += len(results)
         history.note(db, campaign.id, "repaired", by, f"{history.people(changed)} changed by this node's journals")
         if missing:
-            campaigns.hear(db, campaign.id, heard, _waits_for(missing))
+            repairs.hear(db, campaign.id, heard, _waits_for(missing))
             log.warning("campaign %s: %d people changed; %s", campaign.id, changed, _waits_for(missing))
             return changed
-        campaigns.hear(db, campaign.id, None)
-        campaigns.take_in_hand(db, campaign.id, node)
-        campaigns.let_go_on(db, campaign.id)
+        repairs.hear(db, campaign.id, None)
+        plan_owners.take_in_hand(db, campaign.id, node)
+        activity.let_go_on(db, campaign.id)
         if campaign.state == "paused":
             before = campaigns.before_pause(db, campaign)
             campaigns.move(db, campaign.id, "paused", before, noted=True, cause=None, reason=None)
         else:
-            campaigns.trust(db, campaign.id)
+            repairs.trust(db, campaign.id)
     with db.transaction():
         finishing.finish(db, campaign.id)
     log.warning("campaign %s repaired: %d people changed", campaign.id, changed)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fanoutd.store import history, notices, outbox
@@ -37,9 +37,7 @@ MOVES = frozenset(
 #: Causes of a pause that only `repair` ends: what the store says of these campaigns is not what has happened.
 DISTRUSTED = ("past", "copy")
 
-#: In a condition: something is to be planned or sent.
-_ACTIVE = "state IN ('scheduled', 'planning', 'running')"
-
+#: What ``as_campaign`` takes.
 COLUMNS = (
     "id, account, message, audience, reference, idempotency_key, state, cause, reason, created_at, send_at, "
     "started_at, finished_at, planned, node, origin, definition"
@@ -184,160 +182,9 @@ def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
 
 
 def ended(db: Database, campaign: str) -> None:
-    """What follows from it is due from the moment at which it is so."""
+    """What follows from a campaign's end is due from the moment at which it is so."""
     outbox.add(db, "on_finish", {"campaign": campaign})
     notices.ended(db, campaign)
-
-
-def explain(db: Database, account: str, cause: str | None, reason: str | None) -> None:
-    """Say of the account's running campaigns what they wait for; None: all is well again."""
-    db.execute(
-        "UPDATE fanout_campaign SET cause = %s, reason = %s "
-        "WHERE account = %s AND state = 'running' AND COALESCE(reason, '') <> %s",
-        cause, reason, account, reason or "",
-    )  # fmt: skip
-
-
-def well_again(db: Database, account: str, cause: str) -> None:
-    """The account's running campaigns wait for this no more; what else they wait for stays."""
-    db.execute(
-        "UPDATE fanout_campaign SET cause = NULL, reason = NULL "
-        "WHERE account = %s AND state = 'running' AND cause = %s",
-        account, cause,
-    )  # fmt: skip
-
-
-def explain_all(db: Database, cause: str, reason: str | None) -> None:
-    """The same for every running campaign, of a trouble of this machine; None: it is over."""
-    if reason is None:
-        db.execute(
-            "UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE state = 'running' AND cause = %s", cause
-        )
-    else:
-        db.execute(
-            "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE state = 'running' AND COALESCE(cause, '') <> %s",
-            cause, reason, cause,
-        )  # fmt: skip
-
-
-def explain_plan(db: Database, campaign: str, reason: str | None) -> None:
-    """What a campaign waits for that is not planned yet; None: it is planned, and whatever else it waits for stays."""
-    if reason is None:
-        db.execute(
-            "UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s AND cause = 'audience'", campaign
-        )
-    else:
-        db.execute(
-            "UPDATE fanout_campaign SET cause = 'audience', reason = %s "
-            "WHERE id = %s AND planned = 0 AND state IN ('planning', 'running')",
-            reason, campaign,
-        )  # fmt: skip
-
-
-def take_in_hand(db: Database, campaign: str, node: str) -> None:
-    """Let ``node`` plan what is not planned of it."""
-    db.execute("UPDATE fanout_campaign SET node = %s WHERE id = %s", node, campaign)
-
-
-def inherit(db: Database, campaign: str, heir: str, dead: str) -> bool:
-    """Let ``heir`` plan what the dead node has not; False when somebody was faster, or there is nothing to plan. In a
-    transaction."""
-    ours = db.execute(
-        f"UPDATE fanout_campaign SET node = %s WHERE id = %s AND node = %s AND planned = 0 AND {_ACTIVE}",
-        heir, campaign, dead,
-    ) > 0  # fmt: skip
-    if ours:
-        history.note(db, campaign, "taken over", detail=f"its planning, from node {dead}")
-    return ours
-
-
-def still_of(db: Database, campaign: str, node: str, lock: str = "") -> str | None:
-    """Its state, if its plan is that node's; with ``lock`` both stay so until the transaction ends."""
-    row = db.one(f"SELECT state FROM fanout_campaign WHERE id = %s AND node = %s{lock}", campaign, node)
-    return str(row[0]) if row else None
-
-
-def wait_for_node(db: Database, campaign: str, node: str, reason: str) -> None:
-    """Say that only this node has what its plan needs; what else it waits for while it runs stays."""
-    db.execute(
-        f"UPDATE fanout_campaign SET cause = 'node', reason = %s WHERE id = %s AND node = %s AND planned = 0 "
-        f"AND {_ACTIVE} AND (state <> 'running' OR reason IS NULL)",
-        reason, campaign, node,
-    )  # fmt: skip
-
-
-def node_is_there(db: Database, campaign: str) -> None:
-    """It waits for no node any more."""
-    db.execute("UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s AND cause = 'node'", campaign)
-
-
-def let_go_on(db: Database, campaign: str) -> None:
-    """Have every node forget what it has against the campaign. In the transaction that lets it go on."""
-    db.execute("UPDATE fanout_campaign SET resumes = resumes + 1 WHERE id = %s", campaign)
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """How far the repair of a campaign has come: the nodes whose journals were read, and by shard the highest token of
-    a lease that they tell of."""
-
-    nodes: frozenset[str] = frozenset()
-    tokens: Mapping[int, int] = field(default_factory=dict)
-
-
-def heard(db: Database, campaign: str, lock: str = "") -> Heard | None:
-    """None when no repair has begun. In a transaction with ``lock`` nobody else takes part in it meanwhile."""
-    row = db.one(f"SELECT heard FROM fanout_campaign WHERE id = %s{lock}", campaign)
-    if row is None or row[0] is None:
-        return None
-    said = json.loads(row[0])
-    return Heard(frozenset(said["nodes"]), {int(shard): token for shard, token in said["tokens"].items()})
-
-
-def hear(db: Database, campaign: str, heard: Heard | None, reason: str | None = None) -> None:
-    """Keep how far it has come, and say what it waits for; None: it is over."""
-    said = json.dumps({"nodes": sorted(heard.nodes), "tokens": dict(heard.tokens)}) if heard else None
-    db.execute(
-        "UPDATE fanout_campaign SET heard = %s, reason = COALESCE(%s, reason) WHERE id = %s", said, reason, campaign
-    )
-
-
-def in_repair(db: Database) -> list[Campaign]:
-    """Those whose repair has begun."""
-    rows = db.rows(
-        f"SELECT {COLUMNS} FROM fanout_campaign WHERE state IN ('paused', 'cancelled') AND heard IS NOT NULL"
-    )
-    return [as_campaign(row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Active:
-    """A campaign that is planned or sent: how often it was let go on, and its shards that a worker may take now."""
-
-    id: str
-    runs: bool
-    resumes: int
-    waiting: int
-
-
-def active(db: Database) -> list[Active]:
-    """In one statement, which reads no shard of another campaign, and of these in the order of an index."""
-    rows = db.rows(
-        "SELECT c.id, c.state, c.resumes, (SELECT COUNT(*) FROM fanout_shard s WHERE s.campaign = c.id "
-        f"AND s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0)) "
-        "FROM fanout_campaign c WHERE c.state IN ('planning', 'running')"
-    )
-    return [Active(id, state == "running", resumes, waiting) for id, state, resumes, waiting in rows]
-
-
-def resumes(db: Database, campaign: str) -> int:
-    row = db.one("SELECT resumes FROM fanout_campaign WHERE id = %s", campaign)
-    return int(row[0]) if row else 0
-
-
-def trust(db: Database, campaign: str) -> None:
-    """What the store says of it is what has happened."""
-    db.execute("UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s", campaign)
 
 
 def before_pause(db: Database, campaign: Campaign) -> str:

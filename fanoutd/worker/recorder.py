@@ -33,6 +33,7 @@ from fanoutd.store import (
     meta,
     open_store,
     quotas,
+    reasons,
     records,
     rounds,
     shard_leases,
@@ -735,7 +736,7 @@ class Recorder:
             quotas.reopen(db, args[0], int(args[1]))
             shard_leases.unpark(db, args[0])
         elif kind == "explain":
-            campaigns.explain(db, args[0], args[1] or None, args[2] or None)
+            reasons.explain(db, args[0], args[1] or None, args[2] or None)
 
     def _new_journal(self) -> Journal:
         self._serial += 1
