@@ -17,8 +17,8 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Lease, Person, Planned
 from fanoutd.store.tokens import Token
 from fanoutd.times import wall_ms
+from fanoutd.worker.holds import Hold
 from fanoutd.worker.lane import Job, Lane, Message
-from fanoutd.worker.recorder import Hold
 from support.bench import Bench, person, wait_for
 
 

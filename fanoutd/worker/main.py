@@ -46,24 +46,14 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.times import wall_ms
 from fanoutd.values import message_values
 from fanoutd.worker.fatigue import Fatigue
+from fanoutd.worker.holds import Hold
 from fanoutd.worker.lane import STARVED, Job, Lane, Message, compile_message
-from fanoutd.worker.recorder import (
-    Broken,
-    Claimed,
-    Dry,
-    Finished,
-    Hold,
-    Lost,
-    NoRoom,
-    Recorder,
-    Resting,
-    TokenRead,
-    Word,
-)
+from fanoutd.worker.recorder import Recorder
 from fanoutd.worker.tallies import tallies_path
 from fanoutd.worker.verdicts import Stop, for_everyone
 from fanoutd.worker.watch import Watch
 from fanoutd.worker.wire import Answer, Wire
+from fanoutd.worker.words import Broken, Claimed, Dry, Finished, Lost, NoRoom, Resting, TokenRead, Word
 
 log = logging.getLogger("fanoutd.worker")
 
@@ -133,7 +123,7 @@ class Worker:
             elif fd == self._term:
                 os.eventfd_read(fd)
                 self._stop()
-            elif self._recorder and fd == self._recorder.wake_fd:
+            elif self._recorder and fd == self._recorder.inbox.wake_fd:
                 os.eventfd_read(fd)
             else:
                 on_wire.append((fd, mask))
@@ -181,7 +171,7 @@ class Worker:
         if kind == "work" and not self._stopping:
             self._wake()
         elif kind == "token" and self._recorder:
-            self._recorder.read_token(message["account"])
+            self._recorder.desk.read_token(message["account"])
         elif kind == "halt":
             self._halt(message["campaign"])
             self._say({"t": "halted", "n": message["n"]})
@@ -217,7 +207,7 @@ class Worker:
             except OSError as e:
                 log.error("no journal can be begun: %s; nothing is sent until the disk has room", e.strerror)
                 return
-            self._epoll.register(self._recorder.wake_fd, select.EPOLLIN)
+            self._epoll.register(self._recorder.inbox.wake_fd, select.EPOLLIN)
             self._wire = Wire(self._epoll, self._concurrency)
             self._watch = Watch(tallies_path(c.config.daemon.state_dir), c.config.workers.count)
         self._dry = False
@@ -242,7 +232,7 @@ class Worker:
             return
         for lane in self._lanes.values():
             self._hand_back(lane.withdraw())
-        self._recorder.finish()
+        self._recorder.desk.finish()
 
     # ---- the recorder
 
@@ -282,13 +272,13 @@ class Worker:
             job.probe = job.channel == claimed.probe
         if hold.campaign.id in self._halted:
             self._hand_back(jobs)
-            self._recorder_on().let_go(hold.campaign.id)
+            self._recorder_on().desk.let_go(hold.campaign.id)
         elif lane is None or self._stopping or hold.lost:
             self._hand_back(jobs)
         else:
             self._line_up(lane, hold, jobs)
         if lane is None:
-            self._recorder_on().pause(
+            self._recorder_on().desk.pause(
                 hold.campaign.id, "config", f"account {hold.campaign.account} is not configured any more"
             )
 
@@ -306,7 +296,7 @@ class Worker:
             path = bucket_path(self._child.config.daemon.state_dir, name)
             shared = sqlite_path(self._child.config.store_url) is None
             self._lanes[name] = Lane(account, Bucket(path, account.rate, shared), self._watch_on().room)
-            self._recorder_on().read_token(name)
+            self._recorder_on().desk.read_token(name)
         return self._lanes[name]
 
     def _message(self, campaign: Campaign) -> Message:
@@ -325,11 +315,11 @@ class Worker:
     def _hand_back(self, jobs: list[Job]) -> None:
         for job in jobs:
             if job.changed or job.hold.taken:
-                self._recorder_on().put(job.hold, job.person.pos, job.progress)
+                self._recorder_on().desk.put(job.hold, job.person.pos, job.progress)
             else:
-                self._recorder_on().put_back(job.hold)
+                self._recorder_on().desk.put_back(job.hold)
         if jobs:
-            self._recorder_on().flush()
+            self._recorder_on().desk.flush()
 
     def _recorder_on(self) -> Recorder:
         assert self._recorder is not None
@@ -345,11 +335,11 @@ class Worker:
         assert wire is not None
         waiting = sum(len(lane) for lane in self._lanes.values())
         on_hand = sum(len(lane.ready) for lane in self._lanes.values())
-        if not self._looking and not self._dry and not self._stopping and on_hand < recorder.enough:
-            self._looking = recorder.ask()
+        if not self._looking and not self._dry and not self._stopping and on_hand < recorder.speed.enough:
+            self._looking = recorder.desk.ask()
         if self._busy and self._dry and not waiting and not wire.busy and not self._looking:
             self._busy = False
-            recorder.flush()
+            recorder.desk.flush()
             self._figures.rate = 0.0
             self._figures.campaign = None
             self._show(None)
@@ -368,7 +358,7 @@ class Worker:
         """What ps shows: whose people these are, and how far the campaign is as this worker knows."""
         words, campaign = self._child.name, self._figures.campaign
         if campaign:
-            share = self._recorder_on().shares.get(campaign)
+            share = self._recorder_on().shares.of(campaign)
             words += f" · campaign {campaign}" + (f" {share:.0%}" if share is not None else "")
         if words != self._title:
             self._title = words
@@ -394,7 +384,7 @@ class Worker:
             lane.due(at)
             self._hand_back(lane.shut_out(wall_ms()))
             if lane.should_ask_token(at):
-                self._recorder_on().read_token(lane.account.name)
+                self._recorder_on().desk.read_token(lane.account.name)
                 self._say({"t": "token_refused", "account": lane.account.name, "token": lane.refused_token})
             lane.trials.sift(lane.ready)
             if lane.bucket.starved_since is not None or lane.trouble == STARVED:
@@ -406,7 +396,7 @@ class Worker:
 
     def _start(self, lane: Lane, wire: Wire, job: Job, at: float) -> None:
         if at > job.hold.deadline:  # our lease may be over, and they be called unknown: say that they never left
-            self._recorder_on().put(job.hold, job.person.pos, job.progress)
+            self._recorder_on().desk.put(job.hold, job.person.pos, job.progress)
             return
         if self._watch_on().stopped(job.hold.campaign.id):
             self._hand_back([job])
@@ -470,7 +460,7 @@ class Worker:
     ) -> None:
         assert answer.errcode is not None
         failpoint.reach("after_reply")
-        self._recorder_on().journal.answer(job.attempt, channel, job.who, answer.errcode, answer.msgid)
+        self._recorder_on().journals.current.answer(job.attempt, channel, job.who, answer.errcode, answer.msgid)
         failpoint.reach("after_R")
         self._learn(job, channel, answer.errcode)
         last = channel == job.message.channels[-1]
@@ -479,7 +469,7 @@ class Worker:
         )
         if job.probe and verdict in _TAKEN:
             job.probe = False
-            self._recorder_on().reopen(lane.account.name, channel)
+            self._recorder_on().desk.reopen(lane.account.name, channel)
         stop = self._watch_on().answered((job.hold.campaign.id, channel), answer.errcode, answer.errmsg, verdict)
         if stop:
             self._stop_campaign(job.hold, stop)
@@ -502,15 +492,15 @@ class Worker:
         """What the answer says about the person, whatever becomes of the message."""
         counted = errcode == 0 and job.person.counted and channel_name(channel) == "custom"
         if counted or errcode in LESSONS:
-            self._recorder_on().learn(job.hold.campaign.account, job.person.openid, errcode)
+            self._recorder_on().desk.learn(job.hold.campaign.account, job.person.openid, errcode)
 
     def _refused_for_all(self, lane: Lane, job: Job, verdict: Verdict, answer: Answer) -> None:
         """Nothing is said about this person: it would be the same for all of the campaign, or of the account."""
         stop = for_everyone(verdict, answer.errcode or 0, answer.errmsg)
         others = []
         if verdict is Verdict.STOP_ACCOUNT and not job.hold.lost:
-            self._recorder_on().pause_account(lane.account.name, stop.cause, stop.reason)
-            others = self._recorder_on().holds_of(lane.account.name)
+            self._recorder_on().desk.pause_account(lane.account.name, stop.cause, stop.reason)
+            others = self._recorder_on().desk.holds_of(lane.account.name)
         for hold in (job.hold, *others):
             self._stop_campaign(hold, stop)
         self._again_now(lane, job)
@@ -519,14 +509,14 @@ class Worker:
         """Pause it, and have every worker of this node start nothing more of it; once for all that is on the wire."""
         if hold.lost:
             return
-        self._recorder_on().pause(hold.campaign.id, stop.cause, stop.reason)
+        self._recorder_on().desk.pause(hold.campaign.id, stop.cause, stop.reason)
         self._watch_on().stop(hold.campaign.id)
         self._let_go(hold.campaign.id)
 
     def _let_go(self, campaign: str) -> None:
         for lane in self._lanes.values():
             self._hand_back(lane.withdraw(lambda job: job.hold.campaign.id == campaign))
-        self._recorder_on().let_go(campaign)
+        self._recorder_on().desk.let_go(campaign)
 
     def _account_refused(
         self, lane: Lane, job: Job, fingerprint: str, verdict: Verdict, answer: Answer
@@ -551,7 +541,7 @@ class Worker:
 
     def _stop_account(self, lane: Lane, job: Job, fingerprint: str, reason: str, token: bool) -> None:
         """The campaign pauses; the dispatcher has it go on when the account may call again."""
-        self._recorder_on().pause(job.hold.campaign.id, "token", reason)
+        self._recorder_on().desk.pause(job.hold.campaign.id, "token", reason)
         if lane.should_complain(now()):
             self._say({"t": "token_refused", "account": lane.account.name, "token": fingerprint, "reason": reason,
                        "token_refused": token})  # fmt: skip
@@ -561,7 +551,7 @@ class Worker:
         name, channel, at = lane.account.name, job.channel, wall_ms()
         until = at + quotas.REFUSED_MS if job.probe else quotas.reopening(name, channel, at)
         job.probe = False
-        self._recorder_on().rest(name, channel, until)
+        self._recorder_on().desk.rest(name, channel, until)
         self._rest(lane, {**lane.rests, channel: until})
 
     def _rest(self, lane: Lane | None, channels: Mapping[int, int]) -> None:
@@ -583,7 +573,7 @@ class Worker:
             lane.again(job, at, least)
 
     def _close(self, job: Job, progress: Progress) -> None:
-        self._recorder_on().put(job.hold, job.person.pos, progress)
+        self._recorder_on().desk.put(job.hold, job.person.pos, progress)
         self._figures.count(progress, job.hold.campaign.id)
         account = self._lanes[job.hold.campaign.account].account
         stop = self._watch_on().ended(job.hold.campaign.id, progress, account.max_failures)
@@ -594,13 +584,13 @@ class Worker:
         trouble = lane.waits_for()
         if trouble != lane.trouble:
             lane.trouble = trouble
-            self._recorder_on().explain(lane.account.name, "api" if trouble else "", trouble)
+            self._recorder_on().desk.explain(lane.account.name, "api" if trouble else "", trouble)
 
 
 def _leave(recorder: Recorder, account: str, job: Job, channel: int) -> None:
     """The body is about to leave."""
-    recorder.journal.sending(job.attempt, channel, job.who)
-    recorder.called(account, channel)
+    recorder.journals.current.sending(job.attempt, channel, job.who)
+    recorder.desk.called(account, channel)
     failpoint.reach("after_S")
 
 
