@@ -54,7 +54,8 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
-from fanoutd.worker.recorder import Dry, Finished, Recorder
+from fanoutd.worker.recorder import Recorder
+from fanoutd.worker.words import Dry, Finished
 from support.bench import CONFIG, Bench, wait_for
 from support.racers import Other, before, race
 from support.stores import KINDS, url
@@ -625,10 +626,10 @@ def test_a_shard_that_is_leased_just_as_its_campaign_is_paused_stays_with_nobody
         with mock.patch("fanoutd.worker.recorder.open_store", opened):
             meter = Meter(bench.folder / "figures", "1")
             recorder = Recorder(store, bench.journals, "node1", "w1", 8, bench.config.accounts, meter)
-            recorder.ask()
+            recorder.desk.ask()
             wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Dry)], "the answer")
         pauses[0].join()
         assert bench.db.rows("SELECT id FROM fanout_shard WHERE owner IS NOT NULL") == []
         assert found(bench.db, name).state == "paused"
-        recorder.finish()
+        recorder.desk.finish()
         wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Finished)], "its end")

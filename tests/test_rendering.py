@@ -19,8 +19,8 @@ from fanoutd.store.shard_leases import Lease
 from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
 from fanoutd.times import wall_ms
+from fanoutd.worker.holds import Hold
 from fanoutd.worker.lane import Job, Lane, Message
-from fanoutd.worker.recorder import Hold
 from support.bench import Bench, person, wait_for
 
 

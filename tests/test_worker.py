@@ -216,10 +216,10 @@ def _hold_ledger_against_store(b: Bench, people: int) -> None:
 def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nobody(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanoutd.worker.recorder.LEASE_MS", 1500)  # first, or its import would keep the other's
+    monkeypatch.setattr("fanoutd.worker.holds.LEASE_MS", 1500)  # first, or its import would keep the other's
     monkeypatch.setattr("fanoutd.store.shard_leases.LEASE_MS", 1500)
-    monkeypatch.setattr("fanoutd.worker.recorder._RENEW_AFTER", 0.3)
-    monkeypatch.setattr("fanoutd.worker.recorder._MARGIN", 0.5)
+    monkeypatch.setattr("fanoutd.worker.holds._RENEW_AFTER", 0.3)
+    monkeypatch.setattr("fanoutd.worker.holds._MARGIN", 0.5)
     b = bench(concurrency=4, latency="50ms")
     b.campaign(400)
     worker = b.work()
@@ -244,10 +244,10 @@ def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nob
 def test_what_was_taken_over_from_a_stopped_worker_is_told_by_it_when_it_wakes(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanoutd.worker.recorder.LEASE_MS", 1500)  # first, or its import would keep the other's
+    monkeypatch.setattr("fanoutd.worker.holds.LEASE_MS", 1500)  # first, or its import would keep the other's
     monkeypatch.setattr("fanoutd.store.shard_leases.LEASE_MS", 1500)
-    monkeypatch.setattr("fanoutd.worker.recorder._RENEW_AFTER", 0.3)
-    monkeypatch.setattr("fanoutd.worker.recorder._MARGIN", 0.5)
+    monkeypatch.setattr("fanoutd.worker.holds._RENEW_AFTER", 0.3)
+    monkeypatch.setattr("fanoutd.worker.holds._MARGIN", 0.5)
     monkeypatch.setattr("fanoutd.dispatcher.recovery.TAKEN_OVER_AFTER_MS", 500)
     b = bench(concurrency=4, latency="50ms")
     b.campaign(400)

@@ -24,7 +24,7 @@ from fanoutd.store.deliveries import Person
 from fanoutd.store.tokens import Token
 from fanoutd.times import clock
 from fanoutd.worker.breaker import Breaker
-from fanoutd.worker.recorder import Hold
+from fanoutd.worker.holds import Hold
 from fanoutd.worker.shut import Shut
 from fanoutd.worker.trials import Key, Trials
 
