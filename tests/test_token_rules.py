@@ -18,7 +18,7 @@ from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.token_sources import Refused, fetch, understood
 from fanoutd.dispatcher.token_standing import masked, renew_in, too_often
 from fanoutd.doctor import daemon as doctor
-from fanoutd.store import Database, campaigns, open_store, tokens
+from fanoutd.store import Database, campaigns, open_store, reasons, tokens
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.tokens import NEVER, Token, replaces
@@ -587,7 +587,7 @@ def test_a_pause_for_a_token_ends_with_a_good_one_also_after_a_restart(scene: Sc
 
 def test_what_else_a_campaign_waits_for_stays_said_when_a_token_comes(scene: Scene) -> None:
     with scene.db.transaction():
-        campaigns.explain(scene.db, "main", "quota", "tomorrow")
+        reasons.explain(scene.db, "main", "quota", "tomorrow")
     scene.gate.answers = [good("T-2")]
     scene.check(after=6_911)
     assert scene.text() == "T-2" and scene.campaign() == ("running", "tomorrow")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fanoutd import folders
 from fanoutd.errors import NotPermitted
 
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -32,7 +33,7 @@ class Place:
     @contextmanager
     def locked(self, name: str, seconds: float) -> Iterator[bool]:
         """Whether the lock of this name is ours, within so many seconds."""
-        with self._opened() as here:
+        with folders.opened(self.folder) as here:
             fd = _lock_file(here, name)
         try:
             yield _taken(fd, time.monotonic() + seconds)
@@ -41,7 +42,7 @@ class Place:
 
     def read(self, name: str) -> bytes:
         """Empty when it is not there."""
-        with self._opened() as here:
+        with folders.opened(self.folder) as here:
             try:
                 fd = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=here)
             except FileNotFoundError:
@@ -55,7 +56,7 @@ class Place:
     def write(self, name: str, data: bytes) -> None:
         """In one piece, also over a power failure."""
         half = f"{name}.{os.getpid()}"
-        with self._opened() as here:
+        with folders.opened(self.folder) as here:
             with suppress(FileNotFoundError):
                 os.unlink(half, dir_fd=here)
             with open(_made(here, half), "wb") as file:
@@ -63,14 +64,6 @@ class Place:
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(half, name, src_dir_fd=here, dst_dir_fd=here)
-
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
 
 
 def of(state_dir: Path | None) -> Place:

@@ -22,7 +22,7 @@ from fanoutd.dispatcher import token_advice, token_forced, token_shared
 from fanoutd.dispatcher.cluster import Hold, nobody_else
 from fanoutd.dispatcher.token_sources import READ_EVERY, Refused, fetch, source
 from fanoutd.dispatcher.token_standing import REFUSED_EVERY, Standing, due, renew_in, shown
-from fanoutd.store import Database, again_if_busy, campaigns, meta, tokens
+from fanoutd.store import Database, again_if_busy, campaigns, meta, reasons, tokens
 from fanoutd.store.tokens import NEVER, Token
 from fanoutd.times import wall_ms
 
@@ -189,7 +189,7 @@ class Refresher:
                 wait = wait or _AGAIN
             if wait is not None:
                 with db.transaction():
-                    campaigns.explain(db, name, "token", wait)
+                    reasons.explain(db, name, "token", wait)
                 return
             if there is not None:
                 standing.replaced_at = at
@@ -268,7 +268,7 @@ class Refresher:
     def _resumed(self, db: Database, name: str) -> bool:
         """Campaigns that stopped for want of a token go on by themselves; says whether there were any."""
         with db.transaction():
-            campaigns.well_again(db, name, "token")
+            reasons.well_again(db, name, "token")
             stopped = _paused(db, name, db.LOCK)  # an operator may be pausing one of them for longer
             for each in stopped:
                 campaigns.move(db, each, "paused", "running", cause=None, reason=None)
@@ -283,7 +283,7 @@ def _stop(db: Database, name: str, why: Refused, usable: bool) -> None:
                 if each.account == name:
                     campaigns.move(db, each.id, "running", "paused", cause="token", reason=str(why))
         elif not usable:
-            campaigns.explain(db, name, "token", str(why))
+            reasons.explain(db, name, "token", str(why))
 
 
 def _keep(db: Database, name: str, token: Token, dead: str) -> None:
