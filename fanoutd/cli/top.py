@@ -78,7 +78,7 @@ class Observer:
             return f"you may not use {self._socket} any more"
         if isinstance(why, (LookupError, TypeError)):
             return f"what answers on {self._socket} does not speak as this program's daemon does"
-        return str(why)
+        return str(why).replace(f" on {self._socket}", "")  # the line is short, and who looks knows where
 
 
 class Watcher(threading.Thread):
@@ -103,7 +103,7 @@ class Watcher(threading.Thread):
 @click.option("--once", is_flag=True, help="Show it once and leave; so it is when piped.")
 @pass_settings
 def top(settings: Settings, interval: float, once: bool) -> None:
-    """Watch the daemon, its campaigns and its workers; q leaves."""
+    """Watch the daemon, its campaigns and its workers. q leaves."""
     config = settings.reach()
     observer = Observer(config.daemon.socket)
     with reaching(config):

@@ -141,4 +141,4 @@ def _quota(account: dict[str, Any]) -> Text:
     found = account["quota"].items()
     sums = (f"{channel} {word(each['left'], '{:,}')} of {word(each['limit'], '{:,}')}" for channel, each in found)
     ended = any(each["left"] == 0 for _, each in found)
-    return Text(f"{word(account['name'])}, left today: {', '.join(sums)}", "yellow" if ended else "")
+    return Text(f"{word(account['name'])}, left: {', '.join(sums)}", "yellow" if ended else "")
