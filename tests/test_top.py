@@ -89,7 +89,7 @@ def test_a_daemon_without_work_has_everything_on_80_by_24() -> None:
     assert lines[1].endswith("q leaves") and len(lines[1]) == 80
     text = "\n".join(lines)
     for words in ("account  main, 100 calls a second, token good for 1 h 56 min",
-                  "quota    main, left: custom 499,999 of 500,000",
+                  "quota    main, calls today: custom 1 of 500,000",
                   "store    sqlite, 0.2 ms", "mail     2 events wait, last sent never", "spool    0 waiting",
                   "shards   0 waiting, 0 being sent", "jobs     digest: no answer; token_check in 5.6 s",
                   "no campaign runs, none is paused"):  # fmt: skip
@@ -143,6 +143,7 @@ def test_what_is_broken_is_red_and_on_top_and_whole() -> None:
     assert "red" in styles(seen, "cannot be reached") and "promise not exact" in lines[0]
     endless = shown(Seen(status(conditions=[{**broken, "words": "wort " * 200}] * 30, workers=crew(60))))
     assert len(endless) == 24 and endless[2].endswith("…") and any("process" in line for line in endless)
+    assert any(re.fullmatch(r"… and 2\d more", line) for line in endless)
 
 
 def test_without_the_store_or_the_daemon_there_is_what_was_seen_last() -> None:
@@ -156,7 +157,8 @@ def test_without_the_store_or_the_daemon_there_is_what_was_seen_last() -> None:
     gone = Seen(status(), [campaign()], away="no daemon answers on /run/fanoutd.sock", away_ms=NOW - 65_000)
     lines = shown(gone)
     assert re.fullmatch(r"not reachable since \d\d:\d\d:\d\d \(1 min 05 s\): no daemon answers on /run/.*", lines[1])
-    assert "red" in styles(gone, "not reachable") and "dim" in styles(gone, "store ") and "75 %" in "\n".join(lines)
+    assert lines[0].startswith("fanoutd 0.1.0  away  generation 2") and "red" in styles(gone, "not reachable")
+    assert "dim" in styles(gone, "store ") and "75 %" in "\n".join(lines)
 
 
 @pytest.mark.parametrize("width", [1, 10, 33, 60, 79, 80, 120, 250])

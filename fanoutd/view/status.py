@@ -14,6 +14,7 @@ from fanoutd.times import local_ms, parse_when
 from fanoutd.view import workers
 from fanoutd.view.columns import clean
 from fanoutd.view.progress import ACCENT, UNFOLDED, console, duration, word
+from fanoutd.view.quota import calls_today
 from fanoutd.view.receipt import local
 
 #: Results of jobs that nobody needs to hear of, and characters of the others where there is little room.
@@ -137,8 +138,5 @@ def _account(account: dict[str, Any]) -> Text:
 
 
 def _quota(account: dict[str, Any]) -> Text:
-    """What is left of today's calls; null for what is not known."""
-    found = account["quota"].items()
-    sums = (f"{channel} {word(each['left'], '{:,}')} of {word(each['limit'], '{:,}')}" for channel, each in found)
-    ended = any(each["left"] == 0 for _, each in found)
-    return Text(f"{word(account['name'])}, left: {', '.join(sums)}", "yellow" if ended else "")
+    ended = any(each["left"] == 0 for each in account["quota"].values())
+    return Text(f"{word(account['name'])}, {calls_today(account['quota'])}", "yellow" if ended else "")

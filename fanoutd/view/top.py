@@ -47,13 +47,13 @@ class Seen:
 
 @dataclass(slots=True)
 class Part:
-    """Lines that belong together. ``rows`` that find no room are counted by ``rest``; ``least`` lines stay.
-    ``apart``: an empty line is before it where there is room."""
+    """Lines that belong together, ``least`` of which stay. ``rest`` has words for the rows from there on, which find
+    no room. ``apart``: an empty line is before it where there is room."""
 
     head: list[Text] = field(default_factory=list)
     rows: list[list[Text]] = field(default_factory=list)
     least: int = 0
-    rest: Callable[[int], str] = lambda shown: "…"  # noqa: ARG005
+    rest: Callable[[int], str] | None = None
     apart: bool = False
 
     def __len__(self) -> int:
@@ -67,7 +67,8 @@ class Part:
         while at < len(self.rows) and len(kept) + len(self.rows[at]) < height:
             kept += self.rows[at]
             at += 1
-        return [*kept, Text(self.rest(at), "dim")][:height]
+        rest = self.rest(at) if self.rest else f"{len(self.rows) - at:,} more"
+        return [*kept, Text(f"… and {rest}", "dim")][:height]
 
 
 def frame(seen: Seen, now_ms: int, width: int = UNFOLDED, height: int | None = None, live: bool = False) -> list[Text]:
@@ -76,13 +77,13 @@ def frame(seen: Seen, now_ms: int, width: int = UNFOLDED, height: int | None = N
     ``live``: on a terminal that is drawn anew, with bars and how to leave.
     """
     status = seen.status
-    lasting = [Part([*_head(seen, now_ms)]), _troubles(status, width)]
-    passing = [Part([_totals(seen, width, live)]), *_facts(status, now_ms), _campaigns(seen, width, live),
-               _crew(status["workers"], width)]  # fmt: skip
+    head = Part([*_head(seen, now_ms)])
+    parts = [_troubles(status, width), Part([_totals(seen, width, live)]), *_facts(status, now_ms),
+             _campaigns(seen, width, live), _crew(status["workers"], width)]  # fmt: skip
     if seen.away is not None:
-        for line in (line for part in passing for row in (part.head, *part.rows) for line in row):
+        for line in (line for part in parts for row in (part.head, *part.rows) for line in row):
             line.stylize("dim")
-    return [fit(line, width) for line in _stacked([*lasting, *passing], height)]
+    return [fit(line, width) for line in _stacked([head, *parts], height)]
 
 
 def _stacked(parts: Sequence[Part], height: int | None) -> list[Text]:
@@ -112,9 +113,10 @@ def _head(seen: Seen, now_ms: int) -> Iterator[Text]:
     promise = word(status["promise"])
     exact = promise if promise in ("exact", "-") else "not exact"
     up = None if status["started_at"] is None else max(0, now_ms - parse_when(status["started_at"])) / 1000
+    here = words_of.state(status).append(f"  up {'-' if up is None else duration(up)}", "none")
     yield Text.assemble(
-        ("fanoutd ", "bold"), word(status["version"]), "  ", words_of.state(status),
-        f"  up {'-' if up is None else duration(up)}  generation {word(status['generation'])}  ",
+        ("fanoutd ", "bold"), word(status["version"]), "  ", here if seen.away is None else ("away", "bold red"),
+        f"  generation {word(status['generation'])}  ",
         (f"promise {exact}", "" if exact == promise else "yellow"), f"  node {word(status['node'])}",
     )  # fmt: skip
     if seen.away is not None:
@@ -174,7 +176,7 @@ def _campaigns(seen: Seen, width: int, live: bool) -> Part:
     groups = [[row, *_below(each)] for row, each in zip(rows, found, strict=True)]
 
     def rest(shown: int) -> str:
-        return f"… and {_counted(found[shown:])}{', and others' if seen.more else ''}"
+        return f"{_counted(found[shown:])}{', and others' if seen.more else ''}"
 
     return Part([head], groups, least=min(4, 1 + sum(map(len, groups))), rest=rest, apart=True)
 
@@ -246,4 +248,4 @@ def _crew(found: Sequence[dict[str, Any]], width: int) -> Part:
         return Part([Text("no processes", "dim")], apart=True)
     head, *rows = workers.table(found, width)
     return Part([head], [[row] for row in rows], least=min(5, 1 + len(rows)),
-                rest=lambda shown: f"… and {_counted(found[shown:])}", apart=True)  # fmt: skip
+                rest=lambda shown: _counted(found[shown:]), apart=True)  # fmt: skip
