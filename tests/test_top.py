@@ -275,8 +275,8 @@ def test_on_a_terminal_it_lives_through_the_daemons_death_and_leaves_as_it_came(
         lines = screen.until(lambda lines: "停水通知" in "".join(lines) and "paused by" in "".join(lines), "campaigns")
         assert len(lines) == 24 and {cell_len(line) for line in lines} == {80}
         assert lines[0].startswith("fanoutd ") and "running" in lines[0] and "q leaves" in lines[1]
-        row = next(line for line in lines if line.startswith("worker 1"))
-        assert str(d.workers()[0]["pid"]) in row and "busy" in row
+        pid = d.workers()[0]["pid"]
+        screen.until(lambda lines: re.search(rf"^worker 1 +{pid} +busy", "\n".join(lines), re.M), "a worker at work")
         screen.resize(12, 50)
         screen.until(lambda lines: len(lines) == 12 and {cell_len(line) for line in lines} == {50}, "the new size")
         screen.resize(30, 100)
@@ -285,6 +285,7 @@ def test_on_a_terminal_it_lives_through_the_daemons_death_and_leaves_as_it_came(
         other.type(b"\x1a")  # Ctrl-Z: stopped, with the terminal given back
         os.waitid(os.P_PID, other.process.pid, os.WSTOPPED | os.WNOWAIT)
         other.is_given_back()
+        other.said = ""
         other.process.send_signal(signal.SIGCONT)
         other.until(lambda lines: lines[0].startswith("fanoutd "), "a frame again")
         other.type(b"\x03")
