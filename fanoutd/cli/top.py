@@ -24,7 +24,6 @@ _MOST = 50
 #: Seconds for an answer: a daemon whose dispatcher is away takes two.
 _PATIENCE = 5.0
 
-
 #: Seconds within which a connection that broke is worth another one at once.
 _AT_ONCE = 1.0
 
