@@ -140,7 +140,7 @@ class Children:
         if link is None or not link[1].send(message):
             return False
         if slot.role != "mold" and not owes:
-            slot.told_at = at  # of before: who reads it at once has shown a sign of life when we look at the clock again
+            slot.told_at = at  # not later: it may have been read by now, with a sign of life after it
         return True
 
     def tell_all(self, message: Message) -> None:
