@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +22,8 @@ from fanoutd.health.conditions import CONDITIONS, Key, key
 from fanoutd.health.judge import CALM, FLAPS, Finding, Seen, Told, decode, encode, judge
 from fanoutd.health.mails import events, short, span
 from fanoutd.mail.event import Event
+from fanoutd.mail.folding import Past, Waiting, pace, plan
+from fanoutd.mail.letter import urgent
 
 MINUTE, HOUR = 60_000, 3_600_000
 STORE, DISK, RELOAD, TOKEN = Key("store"), Key("disk"), Key("reload"), Key("token", "main")
@@ -195,6 +197,23 @@ def test_ids_are_the_same_for_the_same_and_others_for_another_time() -> None:
         id_of("reminder", 1000, 2000, STORE), id_of("reminder", 1000, 3000, STORE),
     ]  # fmt: skip
     assert len(set(different)) == len(different)
+
+
+def test_what_breaks_again_within_a_minute_is_mailed_as_soon_as_the_first_time() -> None:
+    """People think that it is well: equal events are those of one break."""
+    told = [("broken", 0), ("well", 0), ("broken", 9000), ("well", 9000)]
+    came = [
+        Waiting(each.id, each.kind, urgent(each.subject), 3.0 * n)
+        for n, (kind, since) in enumerate(told)
+        for each in events("n1", [Told(cast(Any, kind), STORE, since, 0, "")], 0)
+    ]  # fmt: skip
+    past, mailed = Past(), list[float]()
+    for each in came:
+        found = plan([each], past, {}, pace(1), each.came + 0.5)
+        for mail in found.mails:
+            past.note(mail, each.came + 0.5)
+            mailed.append(each.came)
+    assert mailed == [0.0, 3.0, 6.0, 9.0]
 
 
 def test_what_came_and_went_and_what_goes_on_is_said_so() -> None:
