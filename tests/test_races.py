@@ -38,7 +38,7 @@ from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
-from fanoutd.worker.recorder import Dry, Finished, Recorder
+from fanoutd.worker.recorder import Claimed, Dry, Finished, Recorder
 from support.bench import CONFIG, Bench, wait_for
 from support.racers import Other, before, race
 from support.stores import KINDS, url
@@ -616,3 +616,25 @@ def test_a_shard_that_is_leased_just_as_its_campaign_is_paused_stays_with_nobody
         assert found(bench.db, name).state == "paused"
         recorder.finish()
         wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Finished)], "its end")
+
+
+def test_outcomes_are_late_from_the_round_on_that_brings_them_to_the_store_until_it_has_them(tmp_path: Path) -> None:
+    """Said by the thread that does: its worker may be idle by then, and say nothing more."""
+    with closing(Bench(tmp_path)) as bench:
+        name, said = bench.campaign(5), list[float]()
+        meter = Meter(bench.folder / "figures", "1")
+        recorder = Recorder(
+            bench.config.store_url, bench.journals, "node1", "w1", 8, bench.config.accounts, meter, (), said.append
+        )
+        recorder.ask()
+        wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Claimed)], "people")
+        assert set(said) == {0.0}
+        [claimed] = [word for word in recorder.inbox if isinstance(word, Claimed)]
+        began = time.monotonic()
+        for person in claimed.people:
+            recorder.put(claimed.hold, person.pos, replace(person.progress, state=State.FAILED, errcode=43004))
+        recorder.finish()
+        wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Finished)], "its end")
+        assert found(bench.db, name).state == "done"
+        since = [each for each in said if each]
+        assert said[-1] == 0.0 and since and began <= since[0] <= time.monotonic()

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from fanoutd import failpoint
 from fanoutd.boot import uptime_ms
@@ -212,7 +213,7 @@ class Worker:
             try:
                 self._recorder = Recorder(
                     c.config.store_url, journals, c.node, name, self._concurrency, c.config.accounts, self._meter,
-                    hooks(c.config.audiences.values()),
+                    hooks(c.config.audiences.values()), partial(c.board.unrecorded, c.row),
                 )
             except OSError as e:
                 log.error("no journal can be begun: %s; nothing is sent until the disk has room", e.strerror)
@@ -380,7 +381,6 @@ class Worker:
         self._child.board.write(
             self._child.row, campaign=campaign, sent=f.sent, failed=f.failed, rate=f.rate, heartbeat=time.monotonic()
         )
-        self._child.board.unrecorded(self._child.row, self._recorder.late_since if self._recorder else 0.0)
 
     # ---- the wire
 

@@ -220,13 +220,15 @@ class Recorder:
     def __init__(
         self, store_url: str, journals: Path, node: str, name: str, concurrency: int,
         accounts: Mapping[str, Account], meter: Meter, hooks: Collection[str] = (),
+        late: Callable[[float], None] = lambda _since: None,
     ) -> None:  # fmt: skip
+        """``late`` is told, by the thread, since when there are outcomes that the store does not have; 0: none."""
         self.inbox: deque[Word] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._url, self._journals, self._node, self._name = store_url, journals, node, name
         self._worker = f"{node}/{name}"
         self._concurrency = concurrency
-        self._meter = meter
+        self._meter, self._late = meter, late
         self._hooks = hooks  # the statements that some audience has
         self._rests = Rests(accounts)
         self._calls: deque[tuple[str, int]] = deque()
@@ -245,7 +247,6 @@ class Recorder:
         self._ending = False
         self._holds: list[Hold] = []
         self.shares: dict[str, float] = {}  # of campaigns in hand: which part has ended, for the eye only
-        self.late_since = 0.0  # since when there are outcomes that the store does not have; 0: none. CLOCK_MONOTONIC
         self._looked = 0.0
         self._rate = 0.0  # outcomes a second
         self._took = 0.0  # seconds that a transaction takes, as of late
@@ -378,9 +379,9 @@ class Recorder:
             return
         work.calls = Counter(self._calls.popleft() for _ in range(len(self._calls)))
         self._round += 1
-        self.late_since = time.monotonic() if work.results else 0.0
+        self._late(time.monotonic() if work.results else 0.0)
         self._patiently(lambda: self._write(db, work))
-        self.late_since = 0.0
+        self._late(0.0)
         self._tally(work)
         if work.results:
             failpoint.reach("after_record")
