@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -139,7 +140,7 @@ def test_mails_are_few_and_every_break_is_told_and_cleared(looks: list[tuple[boo
 def test_all_that_is_remembered_survives_json() -> None:
     seen = Seen(True, 1, 1, 2, True, "w", 3, 4, 5, (6, 7), 8)
     assert decode(encode({TOKEN: seen, STORE: Seen()})) == {TOKEN: seen, STORE: Seen()}
-    assert decode({"token:main": {"broken": True}, "nonsense": {}, "disk": {"unheard": 1}, "store": None}) == {}
+    assert decode({"token:main": {"breaks": 1}, "nonsense": {}, "disk": {"unheard": 1}, "store": None}) == {}
     assert decode(None) == {}
 
 
@@ -197,6 +198,13 @@ def test_ids_are_the_same_for_the_same_and_others_for_another_time() -> None:
         id_of("reminder", 1000, 2000, STORE), id_of("reminder", 1000, 3000, STORE),
     ]  # fmt: skip
     assert len(set(different)) == len(different)
+
+
+def test_what_is_remembered_of_a_thousand_that_are_well_has_room_in_the_store() -> None:
+    keys = [Key("token", f"account-{n}") for n in range(1000)]
+    memory = judge({}, [Finding(each, False) for each in keys], 1_764_246_000_000).memory
+    text = json.dumps(encode(memory))
+    assert len(text) < 60_000 and decode(json.loads(text)) == memory
 
 
 def test_what_breaks_again_within_a_minute_is_mailed_as_soon_as_the_first_time() -> None:
