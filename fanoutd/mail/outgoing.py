@@ -254,16 +254,16 @@ class Outgoing:
                 self._give_up([name])
             elif name not in self._waiting and name not in known and (event := self._spool.read(name)) is not None:
                 self._take(event)
-        tried = [each for each in self._parcels if each.came <= self._clock() - _TRIED]
-        for each in [each for each in tried if each.parcel.since < now - _GIVEN_UP]:
+        for each in [each for each in self._parcels if each.parcel.since < now - _GIVEN_UP]:
+            if each.came > self._clock() - _TRIED:
+                continue
             self._parcels.remove(each)
             self._give_up(each.parcel.events)
             self._spool.unpack(each.parcel)
         self._spool.forget(now)
 
     def _tried(self, name: str) -> bool:
-        with self._lock:
-            waiting = self._waiting.get(name)
+        waiting = self._waiting.get(name)
         return waiting is not None and waiting.came <= self._clock() - _TRIED
 
     def _take(self, event: Event) -> None:
