@@ -70,7 +70,8 @@ class Board:
         return EMPTY
 
     def unrecorded(self, row: int, since: float) -> None:
-        """The child has outcomes that the store does not have yet, the oldest since then; 0: none."""
+        """The child has outcomes that the store does not have yet, the oldest since then; 0: none. The thread that
+        brings them there says so, whether the child is busy or idle by then."""
         data = _LATE.pack(os.getpid(), since)
         at = row * _STRIDE + _LATE_AT
         self._map[at:at + _LATE.size + _CRC.size] = data + _CRC.pack(zlib.crc32(data))

@@ -18,10 +18,12 @@ import pytest
 
 from fanoutd.config import Config, load
 from fanoutd.dispatcher import commands, finish, statements
+from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.errands import Errands
 from fanoutd.store import Database, campaigns, finishing, open_store, outbox
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.counters import Counts
+from fanoutd.store.outbox import Errand
 from fanoutd.store.schema import migrate
 from support.bench import wait_for
 from support.daemon import Daemon, follower
@@ -158,6 +160,27 @@ def test_other_ends_are_ends_too_and_said_as_they_are(office: Office, state: str
     office.work()
     assert office.rows("SELECT state FROM task WHERE status = 2") == [(state,)]
     assert office.commands() == [f"7 {state} 0"]
+
+
+def test_a_mail_that_we_cannot_make_is_tried_again_after_a_pause_and_keeps_no_other_waiting(
+    office: Office, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[str] = []
+
+    def work(_self: object, db: Database, errand: Errand) -> None:
+        made.append(errand.payload["campaign"])
+        if errand.payload["campaign"] == "c-1":
+            raise KeyError("a fault of ours")
+        with db.transaction():
+            outbox.done(db, errand)
+
+    monkeypatch.setattr(CampaignMails, "work", work)
+    office.end(office.campaign("c-1", message="plain"))
+    office.end(office.campaign("c-2", message="plain"))
+    office.work()
+    office.work()
+    assert made == ["c-1", "c-2"] and office.left() == [("campaign_mail", 1, "KeyError")]
+    assert "campaign_mail of campaign c-1" in caplog.text and "a fault of ours" in caplog.text
 
 
 def test_what_was_undone_with_its_transaction_is_not_run(office: Office) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import fields
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,8 @@ from fanoutd.health.conditions import CONDITIONS, Key, key
 from fanoutd.health.judge import CALM, FLAPS, Finding, Seen, Told, decode, encode, judge
 from fanoutd.health.mails import events, short, span
 from fanoutd.mail.event import Event
+from fanoutd.mail.folding import Past, Waiting, pace, plan
+from fanoutd.mail.letter import urgent
 
 MINUTE, HOUR = 60_000, 3_600_000
 STORE, DISK, RELOAD, TOKEN = Key("store"), Key("disk"), Key("reload"), Key("token", "main")
@@ -137,7 +140,7 @@ def test_mails_are_few_and_every_break_is_told_and_cleared(looks: list[tuple[boo
 def test_all_that_is_remembered_survives_json() -> None:
     seen = Seen(True, 1, 1, 2, True, "w", 3, 4, 5, (6, 7), 8)
     assert decode(encode({TOKEN: seen, STORE: Seen()})) == {TOKEN: seen, STORE: Seen()}
-    assert decode({"token:main": {"broken": True}, "nonsense": {}, "disk": {"unheard": 1}, "store": None}) == {}
+    assert decode({"token:main": {"breaks": 1}, "nonsense": {}, "disk": {"unheard": 1}, "store": None}) == {}
     assert decode(None) == {}
 
 
@@ -195,6 +198,30 @@ def test_ids_are_the_same_for_the_same_and_others_for_another_time() -> None:
         id_of("reminder", 1000, 2000, STORE), id_of("reminder", 1000, 3000, STORE),
     ]  # fmt: skip
     assert len(set(different)) == len(different)
+
+
+def test_what_is_remembered_of_a_thousand_that_are_well_has_room_in_the_store() -> None:
+    keys = [Key("token", f"account-{n}") for n in range(1000)]
+    memory = judge({}, [Finding(each, False) for each in keys], 1_764_246_000_000).memory
+    text = json.dumps(encode(memory))
+    assert len(text) < 60_000 and decode(json.loads(text)) == memory
+
+
+def test_what_breaks_again_within_a_minute_is_mailed_as_soon_as_the_first_time() -> None:
+    """People think that it is well: equal events are those of one break."""
+    told = [("broken", 0), ("well", 0), ("broken", 9000), ("well", 9000)]
+    came = [
+        Waiting(each.id, each.kind, urgent(each.subject), 3.0 * n)
+        for n, (kind, since) in enumerate(told)
+        for each in events("n1", [Told(cast(Any, kind), STORE, since, 0, "")], 0)
+    ]  # fmt: skip
+    past, mailed = Past(), list[float]()
+    for each in came:
+        found = plan([each], past, {}, pace(1), each.came + 0.5)
+        for mail in found.mails:
+            past.note(mail, each.came + 0.5)
+            mailed.append(each.came)
+    assert mailed == [0.0, 3.0, 6.0, 9.0]
 
 
 def test_what_came_and_went_and_what_goes_on_is_said_so() -> None:

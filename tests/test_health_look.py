@@ -15,7 +15,9 @@ from fanoutd.config import Config, load
 from fanoutd.dispatcher import health as module
 from fanoutd.dispatcher import measure, measure_store
 from fanoutd.dispatcher.health import Health
+from fanoutd.dispatcher.remembered import Memory
 from fanoutd.figures import Figures
+from fanoutd.health.conditions import Key
 from fanoutd.mail.event import Event
 from fanoutd.spool import Spool
 from fanoutd.store import StoreAway, open_store
@@ -181,7 +183,7 @@ def test_a_store_that_may_not_be_used_is_as_bad_and_nothing_is_written_to_it(tmp
     node.given.set()
     assert node.look(2)[0].startswith("all clear: the store")
     with closing(open_store(found)) as db:
-        assert measure_store.read_memory(db)["seen"]["token:main"]["broken"] is False
+        assert not Memory.decode(measure_store.read_memory(db)).seen[Key("token", "main")].broken
 
 
 def test_a_state_directory_without_room_is_told_of_and_not_ten_times(

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from fanoutd.config.model import Mail
+from fanoutd.mail import outgoing
 from fanoutd.mail.event import Event
 from fanoutd.mail.folding import pace
 from fanoutd.mail.letter import Letterhead
-from fanoutd.mail.outgoing import Outgoing, pause
+from fanoutd.mail.outgoing import Outgoing
+from fanoutd.mail.retry import pause
 from fanoutd.mail.smtp import Patience
 from fanoutd.mail.spool import MailSpool
 from support.smtp import MailServer
@@ -216,10 +218,52 @@ def test_after_seven_days_it_is_given_up_with_an_error(rig: Rig, caplog: pytest.
     assert len(rig.outgoing) == 2
     rig.wall = 7.1 * DAY
     rig.run(60)
+    assert len(rig.outgoing) == 2  # the clock may have been set: we have tried for two minutes
+    rig.run(3600)
     assert len(rig.outgoing) == 0 and rig.left() == []
     errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
     assert len(errors) == 2 and all("not mailed within 7 days, and given up" in each for each in errors)
     assert "554 no" in errors[0] and "campaign c-0 done" in "".join(errors)
+
+
+def test_a_clock_that_is_set_right_gives_nothing_up(rig: Rig) -> None:
+    rig.put(ALERT, *events(1))
+    rig.wall = 2000 * DAY
+    rig.restart()
+    rig.run(60)
+    assert len(rig.subjects()) == 2 and rig.left() == []
+
+
+def test_what_waits_while_the_server_is_away_for_days_has_bounds(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(outgoing, "_MOST", 150)
+    rig.server.down()
+    refused = replace(EVENT, kind="refused", text="x" * 60_000, line="12 submissions were refused")
+    rig.put(*events(170, refused), *events(2, ALERT))
+    new = rig.spool.path / "new"
+    sizes = [(new / each).stat().st_size for each in os.listdir(new)]
+    assert len(sizes) == len(rig.outgoing) == 152 and sum(size > 1000 for size in sizes) == 100
+    assert caplog.text.count("150 mails wait, and this one is told only here: 12 submissions were refused") == 20
+    rig.server.up()
+    rig.run(100)
+    assert rig.subjects() == ["ALERT: the store is away (and 1 more)", "campaign c-0 done: 5 of 5 (and 149 more)"]
+
+
+def test_what_is_told_again_while_it_is_tried_for_one_recipient_is_not_sent_to_the_others(rig: Rig) -> None:
+    rig.to = ["ops@example.com", "full@example.com"]
+    rig.restart()
+    rig.server.faults.refused = {"full@example.com": "452 mailbox full"}
+    rig.put(EVENT)
+    rig.run(0)
+    rig.put(EVENT)  # by a dispatcher that does not know
+    rig.run(200)
+    assert [each.to for each in rig.server.received] == [["ops@example.com"]]
+    rig.server.faults.refused = {}
+    rig.run(700)
+    assert [each.to for each in rig.server.received] == [["ops@example.com"], ["full@example.com"]]
+    assert rig.left() == [] and len(rig.outgoing) == 0
 
 
 def test_a_full_disk_keeps_no_alert_from_being_mailed(

@@ -55,7 +55,7 @@ from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
 from fanoutd.worker.recorder import Recorder
-from fanoutd.worker.words import Dry, Finished
+from fanoutd.worker.words import Claimed, Dry, Finished
 from support.bench import CONFIG, Bench, wait_for
 from support.racers import Other, before, race
 from support.stores import KINDS, url
@@ -633,3 +633,25 @@ def test_a_shard_that_is_leased_just_as_its_campaign_is_paused_stays_with_nobody
         assert found(bench.db, name).state == "paused"
         recorder.desk.finish()
         wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Finished)], "its end")
+
+
+def test_outcomes_are_late_from_the_round_on_that_brings_them_to_the_store_until_it_has_them(tmp_path: Path) -> None:
+    """Said by the thread that does: its worker may be idle by then, and say nothing more."""
+    with closing(Bench(tmp_path)) as bench:
+        name, said = bench.campaign(5), list[float]()
+        meter = Meter(bench.folder / "figures", "1")
+        recorder = Recorder(
+            bench.config.store_url, bench.journals, "node1", "w1", 8, bench.config.accounts, meter, (), said.append
+        )
+        recorder.desk.ask()
+        wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Claimed)], "people")
+        assert set(said) == {0.0}
+        [claimed] = [word for word in recorder.inbox if isinstance(word, Claimed)]
+        began = time.monotonic()
+        for person in claimed.people:
+            recorder.desk.put(claimed.hold, person.pos, replace(person.progress, state=State.FAILED, errcode=43004))
+        recorder.desk.finish()
+        wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Finished)], "its end")
+        assert found(bench.db, name).state == "done"
+        since = [each for each in said if each]
+        assert said[-1] == 0.0 and since and began <= since[0] <= time.monotonic()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from apscheduler.executors.base import BaseExecutor
 
+from fanoutd.board import Board
 from fanoutd.master.asks import Asks
+from fanoutd.master.children import Children
 from fanoutd.master.clock import Clock
 from fanoutd.master.first import FirstGeneration
 from fanoutd.master.rpc import RpcError
@@ -139,11 +141,45 @@ def test_who_is_idle_owes_a_sign_of_life_only_when_told_something() -> None:
 def test_time_in_which_the_master_was_stopped_counts_for_nobody() -> None:
     slot = worker(1)
     slot.heard(Event.BUSY, now=100.0)
-    slot.forgive(500.0)
-    assert overdue(slot, 640.0) is None
+    slot.forgive(500.0, now=600.0)
+    assert overdue(slot, 640.0, heartbeat=99.9) is None
+    assert overdue(slot, 660.0, heartbeat=99.9) == "no sign of life for 60.0 s"
     slot.stop(kill_at=700.0)
-    slot.forgive(10.0)
+    slot.forgive(10.0, now=650.0)
     assert slot.kill_at == 710.0
+
+
+def test_who_is_idle_and_has_shown_a_sign_of_life_owes_no_other_one_because_the_master_was_stopped() -> None:
+    slot = worker(1)
+    slot.told_at = 100.0
+    slot.forgive(5.0, now=106.0)
+    assert [overdue(slot, at, heartbeat=100.1) for at in (165.0, 166.0, 1e9)] == [None, None, None]
+    slot.told_at = 100.0
+    assert overdue(slot, 166.0, heartbeat=99.9) == "no sign of life for 60.0 s"
+
+
+def test_who_was_idle_again_before_he_was_heard_to_be_busy_owes_nothing() -> None:
+    slot = worker(1)
+    slot.told_at = 100.0
+    slot.heard(Event.BUSY, now=100.5)
+    slot.heard(Event.IDLE, now=100.5)
+    assert [overdue(slot, at, heartbeat=100.1) for at in (160.5, 1e9)] == [None, None]
+
+
+def test_who_shows_a_sign_of_life_before_the_master_looks_at_the_clock_again_owes_no_other_one() -> None:
+    board, slot = Board(4), worker(1)
+
+    class Quick:
+        def send(self, _message: object) -> bool:
+            board.write(slot.row, campaign=None, sent=0, failed=0, rate=0.0, heartbeat=time.monotonic())
+            return True
+
+    slot.row = 2
+    children = object.__new__(Children)
+    children.board, children._links = board, {slot.row: (slot, cast(Any, Quick()))}
+    assert children.send(slot, {"t": "work"})
+    assert slot.told_at is not None and slot.told_at <= board.read(slot.row).heartbeat
+    board.close()
 
 
 def test_the_jitter_is_a_quarter_either_way() -> None:

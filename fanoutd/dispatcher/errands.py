@@ -79,8 +79,9 @@ class Errands:
             settled = True
         except StoreAway as e:  # it is due still
             log.warning("%s: %s", _title(errand), e)
-        except Exception:
+        except Exception as e:  # a fault of ours: not tried again with every beat
             log.exception("%s", _title(errand))
+            self._put_off(errand, type(e).__name__)
         with self._lock:
             self._in_hand[lane].discard(errand.id)
             empty = not self._in_hand[lane]
@@ -122,6 +123,15 @@ class Errands:
             return
         if said is not None:
             log.info("%s: %s", _title(errand), said)
+
+    def _put_off(self, errand: Errand, why: str) -> None:
+        self._let_go(errand)  # a beat would put it off for as long as one that is under way
+        try:
+            db = self._connect()
+            with db.transaction():
+                outbox.failed(db, errand, why)
+        except StoreAway as e:
+            log.warning("%s: %s", _title(errand), e)
 
     def _done(self, db: Database, errand: Errand) -> str | None:
         """What was done, in words for the log; None when nobody needs to know."""

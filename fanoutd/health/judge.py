@@ -143,8 +143,12 @@ def _remind(seen: Seen, finding: Finding, at: int) -> tuple[Seen, list[Told]]:
 
 
 def encode(memory: Memory) -> dict[str, Any]:
-    """As JSON has it."""
-    return {str(each): asdict(seen) for each, seen in memory.items()}
+    """As JSON has it, without what is as it is at first: there may be hundreds of accounts and nodes."""
+    first = asdict(Seen())
+    return {
+        str(each): {name: value for name, value in asdict(seen).items() if value != first[name]}
+        for each, seen in memory.items()
+    }
 
 
 def decode(document: object) -> dict[Key, Seen]:
@@ -152,7 +156,7 @@ def decode(document: object) -> dict[Key, Seen]:
     memory = {}
     for text, values in (document if isinstance(document, dict) else {}).items():
         try:
-            memory[key(text)] = Seen(**{**values, "breaks": tuple(values["breaks"])})
-        except (ValueError, TypeError, KeyError):
+            memory[key(text)] = Seen(**{**values, "breaks": tuple(values.get("breaks", ()))})
+        except (ValueError, TypeError, AttributeError):
             continue
     return memory

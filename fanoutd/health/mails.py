@@ -15,8 +15,8 @@ _BROKEN, _REMINDER, _WELL = ("broken", "flaps"), ("reminder",), ("well", "unwatc
 
 
 def events(node: str, told: Sequence[Told], at: int) -> list[Event]:
-    """``at``: of the look, in milliseconds since 1970. The same things told give the same ids; and the same conditions
-    the same kind, so that one that breaks again within a minute does not make a second mail at once."""
+    """``at``: of the look, in milliseconds since 1970. The same things told give the same ids and kinds: what breaks
+    again is news, however soon, since people think that it is well; what comes and goes is folded by ``judge``."""
     found = []
     for kinds, kind in ((_BROKEN, "alert"), (_REMINDER, "reminder"), (_WELL, "all-clear")):
         if those := [each for each in told if each.kind in kinds]:
@@ -32,7 +32,7 @@ def _event(node: str, kind: str, told: Sequence[Told], at: int) -> Event:
     text = "\n\n".join("\n".join(block) for block in blocks) + f"\n\nNode {node}, {iso(at)}\n"
     marked = "".join(_html(block) for block in blocks)
     return Event(
-        id=f"{kind}.{_name(told)}", kind=f"{kind} {' '.join(str(each.key) for each in told)}", subject=subject,
+        id=f"{kind}.{_name(told)}", kind=f"{kind} {_name(told)}", subject=subject,
         line=f"{head}: " + "; ".join(short(each) for each in told), text=text,
         html=f"{marked}<p>Node {html.escape(node)}, {iso(at)}</p>", at=at,
     )  # fmt: skip

@@ -108,6 +108,12 @@ def urgent(subject: str) -> bool:
     return subject.startswith(("ALERT", "all clear"))
 
 
+def in_short(events: Sequence[Event]) -> str:
+    """How the log names a mail."""
+    first = events[0].subject if events else "(unreadable)"
+    return first if len(events) < 2 else f"{first} (and {len(events) - 1:,} more)"
+
+
 def _mailbox(line: str) -> str:
     name, address = addresses.split(line)
     return mailbox(one_line(name, _SUBJECT), address)

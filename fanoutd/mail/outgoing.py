@@ -16,44 +16,31 @@ from dataclasses import dataclass, field, replace
 from fanoutd.config import addresses
 from fanoutd.mail.event import Event
 from fanoutd.mail.folding import Pace, Past, Waiting, plan
-from fanoutd.mail.letter import Letterhead, bounded, compose, message_id, urgent, wire
+from fanoutd.mail.letter import Letterhead, bounded, compose, in_short, message_id, urgent, wire
+from fanoutd.mail.retry import Retry
 from fanoutd.mail.smtp import NoSession, NotSent, Patience, Session, Unclear, refusals, session
 from fanoutd.mail.spool import MailSpool, Parcel
 
 log = logging.getLogger(__name__)
 
-#: Seconds: the first pause after a failure, the longest, and until what cannot be mailed is given up.
-_FIRST, _LONGEST, _GIVEN_UP = 5.0, 600.0, 7 * 86_400.0
+#: Seconds until what cannot be mailed is given up; and for which we have tried ourselves by then, since a clock that is
+#: set makes all of it old.
+_GIVEN_UP, _TRIED = 7 * 86_400.0, 3600.0
 #: Seconds between two looks for what others have put into the spool.
 _RESCAN = 30.0
 #: Mails that some recipients are refused, kept for them.
 _MOST_PARCELS = 100
-
-
-def pause(tries: int) -> float:
-    """Seconds after so many failures in a row."""
-    return min(_FIRST * 2.0 ** min(tries - 1, 20), _LONGEST)
-
-
-@dataclass(slots=True)
-class _Retry:
-    """How often in a row something failed, and when it is tried again."""
-
-    tries: int = 0
-    due: float = 0.0
-
-    def failed(self, now: float) -> float:
-        """The pause."""
-        self.tries += 1
-        self.due = now + pause(self.tries)
-        return pause(self.tries)
+#: Events that wait: of a kind so many are kept in full, of others their lines, which are all that a mail shows of them;
+#: and so many altogether, but for urgent ones.
+_IN_FULL, _MOST = 100, 10_000
 
 
 @dataclass(slots=True)
 class _InHand:
     parcel: Parcel
     keys: frozenset[str]
-    retry: _Retry = field(default_factory=_Retry)
+    came: float
+    retry: Retry = field(default_factory=Retry)
 
 
 class Outgoing:
@@ -71,7 +58,7 @@ class Outgoing:
         self._unkept: dict[str, Event] = {}  # for which there was no room on disk
         self._settled: set[str] = set()  # that could not be taken off the disk
         self._parcels: list[_InHand] = []
-        self._past, self._refused, self._server = Past(), dict[str, _Retry](), _Retry()
+        self._past, self._refused, self._server = Past(), dict[str, Retry](), Retry()
         self._scanned = float("-inf")
         self.last_error: str | None = None
         self.last_sent: float | None = None
@@ -80,7 +67,9 @@ class Outgoing:
 
     def put(self, event: Event) -> None:
         """Have it mailed; it is on disk on return if there is room."""
-        event = bounded(event)
+        event, room = self._bounded(bounded(event))
+        if not room:
+            return
         try:
             if not self._spool.put(event):
                 return
@@ -88,6 +77,18 @@ class Outgoing:
             log.error("mail/%s cannot be kept, and is lost if the daemon ends before it is mailed: %s", event.id, e)
             self._unkept[event.id] = event
         self._take(event)
+
+    def _bounded(self, event: Event) -> tuple[Event, bool]:
+        """While a server is away for days the disk must not fill up with what no mail would show."""
+        with self._lock:
+            known, count = event.id in self._waiting, len(self._waiting)
+            alike = sum(1 for each in self._waiting.values() if each.kind == event.kind) if event.kind else 0
+        if known or urgent(event.subject):
+            return event, True
+        if count >= _MOST:
+            log.error("%d mails wait, and this one is told only here: %s", count, event.line or event.subject)
+            return event, False
+        return (event if alike < _IN_FULL else replace(event, text=event.line, html=None)), True
 
     def __len__(self) -> int:
         """Events that somebody has not got yet."""
@@ -105,7 +106,7 @@ class Outgoing:
             if to == () or len(events) < len(parcel.events):  # it was mailed, or nobody is to have it any more
                 self._done(parcel)
             else:
-                self._parcels.append(_InHand(replace(parcel, to=to), _keys(events)))
+                self._parcels.append(_InHand(replace(parcel, to=to), _keys(events), self._clock()))
 
     def round(self) -> float:
         """Hand in what is due now. Returns when to look again, by the clock. Raises OSError."""
@@ -140,8 +141,9 @@ class Outgoing:
         for each in self._parcels:
             if each.parcel.to is None:  # those of its kind wait until it is known what became of it
                 held |= dict.fromkeys(each.keys, float("inf"))
+        ours = {name for each in self._parcels for name in each.parcel.events}  # and may have been told again
         with self._lock:
-            waiting = list(self._waiting.values())
+            waiting = [each for each in self._waiting.values() if each.id not in ours]
         found = plan(waiting, self._past, held, self._pace, now)
         wakes = [each.retry.due for each in self._parcels]
         wakes += [] if found.wake is None else [found.wake]
@@ -175,7 +177,7 @@ class Outgoing:
                 return
             raise
         except Unclear as e:
-            in_hand = _InHand(parcel, keys)
+            in_hand = _InHand(parcel, keys, self._clock())
             self._parcels.append(in_hand)
             self._leave_out(parcel.events)
             self._failed(str(e), in_hand.retry.failed(self._clock()))
@@ -205,14 +207,14 @@ class Outgoing:
         sender = addresses.split(self._head.mail.sender)[1]
         everybody = [addresses.split(line)[1] for line in self._head.mail.to]
         said, refused = opened.send(sender, parcel.to or everybody, wire(letter))
-        self._server, self.last_sent, self.last_error = _Retry(), self._wall(), None
+        self._server, self.last_sent, self.last_error = Retry(), self._wall(), None
         for key in _keys(events):
             self._refused.pop(key, None)
-        log.info("mailed: %s: %s", letter_subject(events), said)
+        log.info("mailed: %s: %s", in_short(events), said)
         if not refused:
             self._done(parcel)
             return
-        rest = _InHand(replace(parcel, to=tuple(refused)), _keys(events))
+        rest = _InHand(replace(parcel, to=tuple(refused)), _keys(events), self._clock())
         self._pack(rest.parcel)
         self._parcels.append(rest)
         self._failed(f"some recipients were refused: {refusals(refused)}", rest.retry.failed(self._clock()))
@@ -220,8 +222,8 @@ class Outgoing:
 
     def _put_off(self, keys: Iterable[str], words: str) -> None:
         """The server is well, and does not want these."""
-        now, self._server = self._clock(), _Retry()
-        self._failed(words, max(self._refused.setdefault(key, _Retry()).failed(now) for key in keys))
+        now, self._server = self._clock(), Retry()
+        self._failed(words, max(self._refused.setdefault(key, Retry()).failed(now) for key in keys))
 
     def _failed(self, words: str, seconds: float) -> None:
         self.last_error = words
@@ -248,15 +250,21 @@ class Outgoing:
         now = self._wall()
         known = {*self._settled, *(name for each in self._parcels for name in each.parcel.events)}
         for name, since in sorted(self._spool.names().items(), key=lambda each: each[1]):
-            if since < now - _GIVEN_UP and name not in known:
+            if since < now - _GIVEN_UP and name not in known and self._tried(name):
                 self._give_up([name])
             elif name not in self._waiting and name not in known and (event := self._spool.read(name)) is not None:
                 self._take(event)
         for each in [each for each in self._parcels if each.parcel.since < now - _GIVEN_UP]:
+            if each.came > self._clock() - _TRIED:
+                continue
             self._parcels.remove(each)
             self._give_up(each.parcel.events)
             self._spool.unpack(each.parcel)
         self._spool.forget(now)
+
+    def _tried(self, name: str) -> bool:
+        waiting = self._waiting.get(name)
+        return waiting is not None and waiting.came <= self._clock() - _TRIED
 
     def _take(self, event: Event) -> None:
         with self._lock:
@@ -264,7 +272,7 @@ class Outgoing:
                 self._waiting[event.id] = Waiting(event.id, event.kind, urgent(event.subject), self._clock())
 
     def _give_up(self, names: Sequence[str]) -> None:
-        subjects = letter_subject(self._read(names[:1])) if names else ""
+        subjects = in_short(self._read(names[:1])) if names else ""
         log.error("not mailed within %d days, and given up: %s (%s)", _GIVEN_UP / 86_400, subjects, self.last_error)
         self._leave_out(names)
         self._spool.drop(names)
@@ -287,12 +295,6 @@ class Outgoing:
 
     def _name(self, events: Sequence[Event]) -> str:
         return message_id([each.id for each in events], self._head).partition("@")[0].strip("<")
-
-
-def letter_subject(events: Sequence[Event]) -> str:
-    """How the log names a mail."""
-    first = events[0].subject if events else "(unreadable)"
-    return first if len(events) < 2 else f"{first} (and {len(events) - 1:,} more)"
 
 
 def _keys(events: Iterable[Event]) -> frozenset[str]:

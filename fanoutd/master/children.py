@@ -135,12 +135,12 @@ class Children:
 
     def send(self, slot: Slot, message: Message) -> bool:
         """False when there is none, or it takes nothing."""
-        link = self._links.get(slot.row)
+        link, at = self._links.get(slot.row), time.monotonic()
+        owes = slot.told_at is not None and self._heartbeat(slot) < slot.told_at
         if link is None or not link[1].send(message):
             return False
-        owes = slot.told_at is not None and self._heartbeat(slot) < slot.told_at
         if slot.role != "mold" and not owes:
-            slot.told_at = time.monotonic()
+            slot.told_at = at  # not later: it may have been read by now, with a sign of life after it
         return True
 
     def tell_all(self, message: Message) -> None:
@@ -332,8 +332,9 @@ class Children:
 
     def forgive(self, seconds: float) -> None:
         """The master was stopped for so long: nobody is killed for it."""
+        now = time.monotonic()
         for slot in self.alive:
-            slot.forgive(seconds)
+            slot.forgive(seconds, now)
 
     def close(self) -> None:
         """Let go of all children; who still lives sees end of file."""

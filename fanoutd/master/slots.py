@@ -65,7 +65,9 @@ def backoff(failures: int, chance: float) -> float:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """Times are CLOCK_MONOTONIC seconds. ``row`` is the child's on the board, -1 in an empty slot.
+    """Times are CLOCK_MONOTONIC seconds. ``row`` is the child's on the board, -1 in an empty slot. ``told_at``: when it
+    was told what it has shown no sign of life after, as far as anybody looked; never later than it can have read it.
+    ``excused``: nobody is blamed for a silence before then.
 
     ``pid`` is None in an empty slot, and in one whose child was asked of the mold and has not spoken.
     """
@@ -80,6 +82,8 @@ class Slot:
     born: float = 0.0
     idle_since: float = 0.0
     told_at: float | None = None
+    busy_since: float = 0.0
+    excused: float = 0.0
     woken: bool = False
     worked: bool = False
     failures: int = 0
@@ -117,6 +121,7 @@ class Slot:
         self.take(Event.FORK)
         self.row, self.generation, self.born = row, generation, now
         self.woken = self.worked = False
+        self.excused = 0.0
         self.kill_at = self.told_at = self.wants_out = None
 
     def heard(self, event: Event, now: float) -> bool:
@@ -128,7 +133,7 @@ class Slot:
         if self.state is State.IDLE:
             self.idle_since = now
         elif event is Event.BUSY and changed:
-            self.told_at = now
+            self.busy_since = now
         return changed
 
     def stop(self, kill_at: float) -> None:
@@ -161,10 +166,11 @@ class Slot:
         self.failures = failures
         self.not_before = now + backoff(failures, chance)
 
-    def forgive(self, seconds: float) -> None:
-        """Time in which the master itself was stopped counts for nobody."""
+    def forgive(self, seconds: float, now: float) -> None:
+        """Time in which the master itself was stopped counts for nobody. When somebody was told something, and when he
+        showed a sign of life after it, stays as it was: who is idle shows no second one."""
         self.born += seconds
-        self.told_at = None if self.told_at is None else self.told_at + seconds
+        self.excused = now
         self.kill_at = None if self.kill_at is None else self.kill_at + seconds
 
     def overdue(self, now: float, heartbeat: Callable[[], float], hang_timeout: float) -> str | None:
@@ -175,15 +181,18 @@ class Slot:
         if self.state is State.BOOTING:
             patience = BIRTH_TIMEOUT if self.pid is None else BOOT_TIMEOUT
             return f"not ready after {patience:g} s" if now - self.born >= patience else None
-        if not self.ready or self.told_at is None or self.kill_at is not None:
+        if not self.ready or self.kill_at is not None:
             return None
-        if now - self.told_at < hang_timeout:
+        told = 0.0 if self.told_at is None else self.told_at
+        busy = self.state is State.BUSY
+        since = max(told, self.excused, self.busy_since if busy else 0.0)
+        if not (busy or told) or now - since < hang_timeout:
             return None
         beat = heartbeat()
-        if self.state is State.IDLE and beat >= self.told_at:
+        if not busy and beat >= told:
             self.told_at = None
             return None
-        silent = now - max(beat, self.told_at)
+        silent = now - max(beat, since)
         return f"no sign of life for {silent:.1f} s" if silent >= hang_timeout else None
 
 

@@ -50,13 +50,12 @@ class Display:
         self._title = child.name
         self.figures = Figures()
 
-    def show(self, late_since: float) -> None:
-        """On the board; also the sign of life that the master looks for. ``late_since`` as the recorder has it."""
+    def show(self) -> None:
+        """On the board; also the sign of life that the master looks for."""
         f = self.figures
         self._child.board.write(
             self._child.row, campaign=f.campaign, sent=f.sent, failed=f.failed, rate=f.rate, heartbeat=time.monotonic()
         )
-        self._child.board.unrecorded(self._child.row, late_since)
 
     def entitle(self, shares: Shares) -> None:
         """What ps shows: whose people these are, and how far the campaign is as this worker knows."""

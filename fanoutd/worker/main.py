@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+from functools import partial
 
 from fanoutd.child import READY, Child
 from fanoutd.config import hooks
@@ -104,7 +105,7 @@ class Worker:
     def _heed(self, data: bytes) -> None:
         messages = self._lines.messages(data)
         if messages:
-            self._display.show(self._recorder.late_since if self._recorder else 0.0)
+            self._display.show()
         for message in messages:
             self._obey(message)
 
@@ -150,7 +151,7 @@ class Worker:
         try:
             self._recorder = recorder = Recorder(
                 c.config.store_url, journals, c.node, name, c.config.workers.concurrency, c.config.accounts,
-                self._meter, hooks(c.config.audiences.values()),
+                self._meter, hooks(c.config.audiences.values()), partial(c.board.unrecorded, c.row),
             )  # fmt: skip
         except OSError as e:
             log.error("no journal can be begun: %s; nothing is sent until the disk has room", e.strerror)

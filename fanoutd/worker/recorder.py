@@ -45,15 +45,17 @@ class Recorder:
     def __init__(
         self, store_url: str, journals: Path, node: str, name: str, concurrency: int,
         accounts: Mapping[str, Account], meter: Meter, hooks: Collection[str] = (),
+        late: Callable[[float], None] = lambda _since: None,
     ) -> None:  # fmt: skip
-        self._url, self._meter = store_url, meter
+        """``late`` is told, by the thread, since when there are outcomes that the store does not have, by
+        CLOCK_MONOTONIC; 0: none."""
+        self._url, self._meter, self._late = store_url, meter, late
         self.journals = Journals(journals, node, name)
         self.inbox = Inbox()
         self._holds = holds = Holds()
         self.desk = desk = Desk(holds)
         self.speed = speed = Speed(concurrency)
         self.shares = Shares()
-        self.late_since = 0.0  # since when there are outcomes that the store does not have; 0: none. CLOCK_MONOTONIC
         self._numbered = Numbered(f"{node}/{name}")
         rests = Rests(accounts)
         claims = Claims(desk, holds, self.journals, rests, speed)
@@ -96,9 +98,9 @@ class Recorder:
             return
         work.calls = self.desk.take_calls()
         self._numbered.next()
-        self.late_since = time.monotonic() if work.results else 0.0
+        self._late(time.monotonic() if work.results else 0.0)
         self._patiently(lambda: self._numbered.write(db, lambda: self._commit(db, work)))
-        self.late_since = 0.0
+        self._late(0.0)
         self._tally(work)
         if work.results:
             failpoint.reach("after_record")

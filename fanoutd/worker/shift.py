@@ -146,5 +146,5 @@ class Shift:
         self._say({"t": "idle"})
 
     def _show(self) -> None:
-        self._display.show(self._recorder.late_since)
+        self._display.show()
         self._display.entitle(self._recorder.shares)
