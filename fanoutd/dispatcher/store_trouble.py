@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which it is said again: after the first time, and after each further one; the last again and again.
 AGAIN = (60.0, 300.0, 900.0, 3600.0)
+#: Different reasons of one absence that are said at once each.
+_REASONS = 8
 
 
 class StoreTrouble:
@@ -21,6 +23,7 @@ class StoreTrouble:
         self._lock = threading.Lock()
         self._since = self._again_at = 0.0
         self._said = 0
+        self._reasons: set[str] = set()
         #: Why something at the store has failed since the last sweep that went well.
         self.words: str | None = None
 
@@ -30,9 +33,12 @@ class StoreTrouble:
         with self._lock:
             if self.words is None:
                 self._since, self._said, self._again_at = at, 0, at
+                self._reasons.clear()
             self.words = words
-            if at < self._again_at:
+            news = words not in self._reasons and len(self._reasons) < _REASONS
+            if at < self._again_at and not news:
                 return
+            self._reasons.add(words)
             self._again_at = at + AGAIN[min(self._said, len(AGAIN) - 1)]
             self._said += 1
             lasted = f"; it has been away for {span((at - self._since) * 1000)}" if self._said > 1 else ""
