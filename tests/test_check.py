@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fanoutd.checking import act, command, memory, place
+from fanoutd.checking import look as looking
 from fanoutd.checking.memory import Memory, Restart
 from fanoutd.checking.verdict import (
     AGAIN,
@@ -60,6 +61,8 @@ DIED = seen(alive=False, silence="nobody listens")
 STOPPED = seen(alive=False, pidfile=False, pid=None, silence="nobody listens")
 SILENT = seen(silence="the daemon does not answer", waited=True)
 SPEECHLESS = seen(status=MUTE)
+#: It holds its lock, and does not listen any more.
+ENDING = seen(silence="no daemon answers")
 
 
 def test_the_figures_are_nagios_performance_data() -> None:
@@ -136,6 +139,41 @@ def test_what_is_seen_has_one_meaning(look: Observed, code: int, words: str) -> 
 )  # fmt: skip
 def test_what_may_pass_by_itself_is_waited_for(look: Observed, fresh: bool, supervised: bool, seconds: float) -> None:
     assert patience(look, fresh, supervised) == seconds
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("story", "graceful", "code", "seconds"),
+    [
+        ([(0, ENDING), (28, STOPPED), (31, SERVING)], 30, OK, 31),  # `restart`, and work in hand
+        ([(0, ENDING), (28, STOPPED)], 30, DOWN, 28 + AGAIN),
+        ([(0, ENDING)], 30, DOWN, 35),
+        ([(0, ENDING)], 600, DOWN, 45),  # whoever asks does not wait for ever
+        ([(0, ENDING), (9, SERVING)], 5, OK, 9),
+        ([(at, (ENDING, STOPPED)[at % 2]) for at in range(90)], 30, DOWN, 50),
+    ],
+)  # fmt: skip
+def test_one_that_stops_is_given_its_graceful_timeout(
+    story: list[tuple[float, Observed]], graceful: float, code: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(looking, "time", clock)
+    monkeypatch.setattr(looking, "supervised", lambda: False)
+    monkeypatch.setattr(looking, "glance", lambda *_: [each for at, each in story if at <= clock.now + 0.001][-1])
+    daemon: Any = None
+    assert verdict(looking.look(daemon, 10, True, graceful)).code == code
+    assert clock.now == pytest.approx(seconds, abs=0.3)
 
 
 # ---- what is remembered, and mailed

@@ -26,11 +26,13 @@ Post = Callable[[Event, str | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to do beside looking: ``mail`` what changes, run ``restart`` (empty: nothing) when it is down."""
+    """What to do beside looking: ``mail`` what changes, run ``restart`` (empty: nothing) when it is down. ``graceful``
+    is the daemon's graceful_timeout."""
 
     mail: bool
     restart: tuple[str, ...]
     timeout: float
+    graceful: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,19 @@ class Done:
 def check(daemon: Daemon, wish: Wish, post: Post | None) -> Done:
     """``post`` None: there is nobody to mail to. Raises OSError, NotPermitted."""
     if not (wish.mail or wish.restart) or not daemon.state_dir.is_dir():  # where none ever ran nothing is to be done
-        return Done(verdict(look(daemon, wish.timeout)))
+        return Done(verdict(look(daemon, wish.timeout, graceful=wish.graceful)))
     kept = place.of(daemon.state_dir)
     with kept.locked(_LOCK, _WAIT) as ours:
         if ours:
             return _act(daemon, wish, post, kept)
-    found = verdict(look(daemon, wish.timeout))
+    found = verdict(look(daemon, wish.timeout, graceful=wish.graceful))
     return Done(replace(found, words=f"{found.words}; another check is at it"))
 
 
 def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
     before = memory.decode(kept.read(_FILE))
     well = before.state in (STATES[OK], STATES[DEGRADED])
-    seen = look(daemon, wish.timeout, fresh=well and (wish.mail or supervised()))
+    seen = look(daemon, wish.timeout, well and (wish.mail or supervised()), wish.graceful)
     found = verdict(seen)
     restart = None
     if found.code == DOWN and wish.restart:

@@ -35,8 +35,9 @@ def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, time
     """Say in one line how the daemon is: exit 0 healthy, 1 degraded, 2 down, 3 cannot tell."""
     _never_for_ever(_ACTING if mail or restart else _LOOKING)
     try:
-        wish = Wish(mail, command.words(restart) if restart is not None else (), timeout)
+        argv = command.words(restart) if restart is not None else ()
         config = settings.load()
+        wish = Wish(mail, argv, timeout, config.workers.graceful_timeout)
         done = act(config.daemon, wish, _post(config))
     except BadConfig as e:  # as on a host where it was installed and is not set up yet: cron need not hear of that
         done = _cannot_tell(str(e), news=False)
