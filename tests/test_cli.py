@@ -551,3 +551,13 @@ def test_explain_tells_a_life_line_by_line(daemon: Daemon) -> None:
     assert (nobody.returncode, nobody.stdout) == (0, "") and "is in no campaign" in nobody.stderr
     for wrong in (("x",), ("oNOBODY", "--campaign", "no")):
         assert daemon.cli("explain", *wrong).returncode == 65
+
+
+def test_on_a_full_disk_a_command_says_so_and_a_check_has_its_exit_code_still(idle: Program) -> None:
+    for command, code, words in (
+        (("check",), 2, ""),  # no daemon runs
+        (("config", "show"), 1, "fanoutd: what is printed cannot be written: No space left on device; make room\n"),
+    ):
+        with Path("/dev/full").open("w") as full:
+            done = idle.run(*command, stdout=full)
+        assert (done.returncode, done.stderr) == (code, words)

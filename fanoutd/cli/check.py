@@ -13,7 +13,7 @@ from fanoutd.checking import command
 from fanoutd.checking.act import Done, Post, Wish
 from fanoutd.checking.act import check as act
 from fanoutd.checking.verdict import UNKNOWN, Verdict
-from fanoutd.cli.common import Settings, pass_settings, say
+from fanoutd.cli.common import Settings, pass_settings, say, unheard
 from fanoutd.config import Config
 from fanoutd.errors import BadConfig, FanoutdError
 from fanoutd.mail.smtp import Patience
@@ -28,7 +28,7 @@ _LOOKING, _ACTING = 60, 400
 @click.option("--mail", is_flag=True, help="Mail when the result changes; what cannot be mailed now is next time.")
 @click.option("--restart", metavar="COMMAND", help="Run this when it died; mail that, and when it is back.")
 @click.option("--quiet", is_flag=True, help="Say nothing unless something was started, or is new: for cron.")
-@click.option("--timeout", type=click.FloatRange(0.1, 60), default=10.0, metavar="SECONDS",
+@click.option("--timeout", type=click.FloatRange(0.1, 30), default=10.0, metavar="SECONDS",
               help="How long the daemon may take to answer; 10.")  # fmt: skip
 @pass_settings
 def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, timeout: float) -> None:
@@ -49,10 +49,13 @@ def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, time
         if settings.debug:
             raise
         done = _cannot_tell(f"{type(e).__name__}: {e}; this is a mistake in fanoutd, --debug shows where")
-    if done.news or not quiet:
-        for warning in done.warnings:
-            say(f"warning: {warning}")
-        click.echo(done.verdict.line())
+    try:
+        if done.news or not quiet:
+            for warning in done.warnings:
+                say(f"warning: {warning}")
+            click.echo(done.verdict.line())
+    except OSError:  # nobody hears it, or a disk is full: the exit code is true all the same
+        unheard()
     raise click.exceptions.Exit(done.verdict.code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -19,6 +20,7 @@ from fanoutd.config import Config, find, for_clients, load
 from fanoutd.errors import BadConfig, BadInput, FanoutdError, NotNow, NotPermitted, Unreachable
 
 _INTERNAL_ERROR = -32603
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _BY_ERROR: tuple[tuple[type[client.ClientError], type[FanoutdError]], ...] = (
     (client.NotPermitted, NotPermitted),
@@ -79,12 +81,20 @@ class Group(click.Group):
         except FanoutdError as e:
             _fail(ctx, str(e), e.exit_code)
         except BrokenPipeError:  # the reader of a pipe has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            unheard()
             ctx.exit(1)
         except Exception as e:
             if sys.excepthook is not sys.__excepthook__:
                 raise  # the daemon's: its own hook writes the traceback into the log
+            if isinstance(e, OSError) and e.errno in _NO_ROOM:  # what we write ourselves says so itself
+                unheard()
+                _fail(ctx, f"{e.filename or 'what is printed cannot be written'}: {e.strerror}; make room", 1)
             _fail(ctx, f"{type(e).__name__}: {e}; this is a mistake in fanoutd, --debug shows where", 1)
+
+
+def unheard() -> None:
+    """What is still to be printed goes nowhere: nobody takes it, and Python would complain of it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(ctx: click.Context, words: str, code: int) -> NoReturn:
