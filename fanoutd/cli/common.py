@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -50,21 +49,28 @@ class Settings:
         try:
             return self.load()
         except BadConfig as e:
-            path = find(self.config, os.environ)
-            known = _of_running(path)
+            known = self._of_running()
             if known is None:
                 raise
-            say(f"warning: {' '.join(str(e).split())}; the daemon goes on with what it has read")
+            say(f"warning: {goes_on(e)}")
             return known
 
+    def for_clients(self) -> Config:
+        """What can be known of a configuration that is bad now. Raises BadConfig."""
+        return for_clients(find(self.config, os.environ))
 
-def _of_running(path: Path) -> Config | None:
-    try:
-        config = for_clients(path)
-        Client(config.daemon.socket).close()
-    except (BadConfig, OSError):
-        return None
-    return config
+    def _of_running(self) -> Config | None:
+        try:
+            config = self.for_clients()
+            Client(config.daemon.socket).close()
+        except (BadConfig, OSError):
+            return None
+        return config
+
+
+def goes_on(why: BadConfig) -> str:
+    """What it means that the file is bad now."""
+    return f"{' '.join(str(why).split())}; the daemon goes on with what it has read"
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
