@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from fanoutd.cli import main
+from fanoutd.client import Client, ClientError
 from support.daemon import Daemon, follower
 from support.master import MasterProcess, running, until, write_config
 from support.program import Program, program
@@ -561,3 +562,26 @@ def test_on_a_full_disk_a_command_says_so_and_a_check_has_its_exit_code_still(id
         with Path("/dev/full").open("w") as full:
             done = idle.run(*command, stdout=full)
         assert (done.returncode, done.stderr) == (code, words)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "code", "field"),
+    [
+        ("campaign.list", {"before": "nope"}, -32002, "before"),
+        ("campaign.get", {"campaign": "nope"}, -32002, "campaign"),
+        ("campaign.deliveries", {"after": "x"}, -32602, "after"),
+        ("campaign.deliveries", {"after": f"{10**30}:1"}, -32602, "after"),
+        ("campaign.deliveries", {"after": "0:-2"}, -32602, "after"),
+        ("campaign.pause", {}, -32003, "campaign"),
+    ],
+)
+def test_what_the_store_is_asked_in_vain_names_the_field(
+    daemon: Daemon, method: str, params: dict[str, Any], code: int, field: str
+) -> None:
+    if method in ("campaign.deliveries", "campaign.pause"):
+        done = daemon.call("campaign.submit", content="x", phone="1", key="once")["campaign"]
+        daemon.until(done)
+        params = {"campaign": done, **params}
+    with Client(daemon.socket) as client, pytest.raises(ClientError) as refused:
+        client.call(method, **params)
+    assert (refused.value.code, refused.value.data) == (code, {"field": field})
