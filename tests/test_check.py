@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -291,6 +293,43 @@ def test_what_cannot_be_sent_waits_and_without_mail_nothing_does(tmp_path: Path)
     assert act._tell(kept, known, None, found, news=True).warnings == (
         "nothing is mailed: there is no [mail] in the configuration",
     )
+
+
+def test_on_a_full_disk_it_is_started_and_mailed_once_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_dir, temporary = tmp_path / "state", tmp_path / "tmp"
+    for each in (state_dir, temporary):
+        each.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    fsync, full, went = os.fsync, [state_dir], list[str]()
+
+    def no_room(fd: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{fd}")).parent in full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(fd)
+
+    def post(event: Event, _: str | None) -> None:
+        went.append(event.subject)
+
+    def once(then: Observed) -> act.Done:
+        monkeypatch.setattr(act, "look", lambda *_, **__: DIED)
+        monkeypatch.setattr(act, "glance", lambda *_: then)
+        daemon: Any = SimpleNamespace(state_dir=state_dir)
+        return act.check(daemon, act.Wish(False, ("true",), 1), post)
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    hopeless = replace(DIED, waited=True)
+    assert [once(hopeless).verdict.code for _ in range(3)] == [DOWN] * 3
+    assert (len(went), sorted(os.listdir(state_dir))) == (1, ["check.lock"])
+    full.append(next(temporary.iterdir()))
+    assert "nothing is mailed, since it cannot be remembered" in str(once(SERVING).warnings)
+    assert len(went) == 1
+    full.clear()
+    assert once(SERVING).verdict.code == OK  # what it remembered aside is told, and is in its place again
+    assert went[1:] == [BACK + "0 s"]
+    assert memory.decode((state_dir / "check.json").read_bytes()).state == "OK"
+    assert [sorted(os.listdir(each)) for each in temporary.iterdir()] == [[]]
 
 
 def test_a_command_is_run_without_a_shell_and_not_for_ever(tmp_path: Path) -> None:

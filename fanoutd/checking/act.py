@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fanoutd.checking import command, memory, place
@@ -12,7 +13,7 @@ from fanoutd.checking.memory import Memory, Restart
 from fanoutd.checking.place import Place
 from fanoutd.checking.verdict import DEGRADED, DOWN, OK, STARTING, STATES, UNKNOWN, Observed, Verdict, verdict
 from fanoutd.config import Daemon
-from fanoutd.errors import FanoutdError
+from fanoutd.errors import FanoutdError, NotPermitted
 from fanoutd.mail.event import Event
 
 _FILE, _LOCK = "check.json", "check.lock"
@@ -57,7 +58,7 @@ def check(daemon: Daemon, wish: Wish, post: Post | None) -> Done:
 
 
 def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
-    before = memory.decode(kept.read(_FILE))
+    before = memory.decode(place.read_newest(kept, _FILE))
     well = before.state in (STATES[OK], STATES[DEGRADED])
     seen = look(daemon, wish.timeout, well and (wish.mail or supervised()), wish.graceful)
     found = verdict(seen)
@@ -67,7 +68,8 @@ def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
             found = replace(found, words=f"{found.words}; what was stopped is not started by this")
         else:
             before = memory.begun(before, seen)
-            _keep(kept, before)
+            with suppress(OSError, NotPermitted):  # started it is all the same
+                _keep(kept, before)
             restart, seen = _start(daemon, wish, found.line())
             found = verdict(seen)
             if restart.said and found.code == DOWN:
@@ -75,7 +77,11 @@ def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
     after = memory.step(before, seen, found, wish.mail, restart)
     if found.code == UNKNOWN or after == before:
         return _tell(kept, after, post, found, news=False)
-    _keep(kept, after)
+    try:
+        _keep(kept, after)
+    except (OSError, NotPermitted) as e:  # it would be mailed again every minute
+        words = e.strerror if isinstance(e, OSError) else str(e)
+        return Done(found, True, (f"nothing is mailed, since it cannot be remembered: {kept.folder}: {words}",))
     return _tell(kept, after, post, found, news=bool(restart) or after.waiting != before.waiting)
 
 
@@ -96,7 +102,7 @@ def _serves(seen: Observed) -> bool:
 
 
 def _keep(kept: Place, known: Memory) -> None:
-    kept.write(_FILE, known.encode())
+    place.write_somewhere(kept, _FILE, known.encode())
 
 
 def _tell(kept: Place, known: Memory, post: Post | None, found: Verdict, news: bool) -> Done:
