@@ -26,8 +26,10 @@ _LOOKING, _ACTING = 60, 400
 
 
 @click.command()
-@click.option("--mail", is_flag=True, help="Mail when it goes down, and when it is back; what cannot be mailed now is next time.")
-@click.option("--restart", metavar="COMMAND", help="Run this when it is down and was not stopped; mail that, and when it is back.")
+@click.option("--mail", is_flag=True,
+              help="Mail when it goes down, and when it is back; what cannot be mailed now is next time.")  # fmt: skip
+@click.option("--restart", metavar="COMMAND",
+              help="Run this when it is down and was not stopped; mail that, and when it is back.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Say nothing unless something was started, or is new: for cron.")
 @click.option("--timeout", type=click.FloatRange(0.1, 30), default=10.0, metavar="SECONDS",
               help="How long the daemon may take to answer; 10.")  # fmt: skip
