@@ -585,3 +585,16 @@ def test_what_the_store_is_asked_in_vain_names_the_field(
     with Client(daemon.socket) as client, pytest.raises(ClientError) as refused:
         client.call(method, **params)
     assert (refused.value.code, refused.value.data) == (code, {"field": field})
+
+
+def test_words_of_a_submission_steer_no_terminal(daemon: Daemon) -> None:
+    campaign = daemon.call(
+        "campaign.submit", content="one\x1b]0;mine\x07", phone="1", reference="r\x1b[2J\n  paid \x7f\u202e人",
+        test="oTESTsomebody001",
+    )["campaign"]  # fmt: skip
+    daemon.until(campaign)
+    for command in (("campaign", "show", campaign), ("campaign", "report", campaign)):
+        said = data(daemon.cli(*command))
+        assert not {each for each in said if each in "\x1b\x07\x7f\u202e"}
+        assert "r?[2J paid ??人" in said
+    assert json.loads(data(daemon.cli("campaign", "show", campaign, "--json")))["reference"].startswith("r\x1b[2J\n")

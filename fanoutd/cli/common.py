@@ -17,6 +17,7 @@ from fanoutd import client
 from fanoutd.client import Client
 from fanoutd.config import Config, find, for_clients, load
 from fanoutd.errors import BadConfig, BadInput, FanoutdError, NotNow, NotPermitted, Unreachable
+from fanoutd.plain import plain
 
 _INTERNAL_ERROR = -32603
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -106,7 +107,7 @@ def unheard() -> None:
 def _fail(ctx: click.Context, words: str, code: int) -> NoReturn:
     if ctx.find_root().params.get("debug"):
         traceback.print_exc()
-    say(f"fanoutd: {' '.join(words.split())}")
+    say(f"fanoutd: {plain(words)}")
     ctx.exit(code)
 
 
