@@ -10,6 +10,7 @@ from typing import Any
 
 from fanoutd.errcodes import describe
 from fanoutd.times import sql_now
+from fanoutd.view.quota import calls_today
 
 #: Of anything that there may be many of, so many are told one by one.
 MOST = 10
@@ -164,13 +165,8 @@ def _ended(d: Digest) -> Lines:
 def _accounts(d: Digest) -> Lines:
     lines = []
     for account, quota in d.quotas.items():
-        used = [
-            f"{channel} {each['used']:,}" + (f" of {each['limit']:,}" if each["limit"] is not None else "")
-            for channel, each in (quota or {}).items()
-        ]  # fmt: skip
-        words = f"calls today: {', '.join(used)}" if used else "no calls today"
         out = d.opted_out.get(account, 0)
-        lines.append((account, words + (f"; {out:,} opted out" if out else "")))
+        lines.append((account, calls_today(quota) + (f"; {out:,} opted out" if out else "")))
     return lines
 
 

@@ -15,11 +15,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fanoutd import failpoint
+from fanoutd import failpoint, folders
 from fanoutd.uploads import Uploads
 
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Spool:
         made = [half]
         try:
             # Opened before the file has its name: from then on the dispatcher may take it.
-            with _opened(self._new) as new:
+            with folders.opened(self._new) as new:
                 _write(half, data)
                 failpoint.reach("before_accept")
                 os.rename(half, whole)
@@ -150,7 +150,7 @@ class Spool:
         return found
 
     def _mark(self, campaign: str) -> None:
-        with _opened(self._keys) as keys:
+        with folders.opened(self._keys) as keys:
             os.close(os.open(self._keys / campaign, _FILE, 0o600))
             os.fsync(keys)
 
@@ -194,16 +194,6 @@ def _write(file: Path, data: bytes) -> None:
         while view:
             view = view[stream.write(view):]
         os.fsync(fd)
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    """To be fsynced: a new name is on disk when its folder is (fsync(2))."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _take_back(files: list[Path]) -> None:

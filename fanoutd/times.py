@@ -75,3 +75,15 @@ def sql_now(ms: int, timezone: str) -> str:
 def clock(ms: int, timezone: str) -> str:
     """``08:00``, as a clock there shows it."""
     return f"{_local(ms, timezone):%H:%M}"
+
+
+def duration(seconds: float) -> str:
+    """``3.2 s``, ``4 min 05 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from fanoutd import folders
 from fanoutd.errors import BadInput
 
 #: Seconds after which one that nobody adds to or uses is dropped.
@@ -80,11 +81,8 @@ class Uploads:
             os.close(fd)
         self.unbind(campaign)
         os.link(self._growing / upload, self._lists / campaign)
-        folder = os.open(self._lists, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with folders.opened(self._lists) as lists:
+            os.fsync(lists)
 
     def unbind(self, campaign: str) -> None:
         """The campaign was refused after all, or its plan is complete."""

@@ -20,7 +20,7 @@ from fanoutd.config.mysql_url import parse
 from fanoutd.dispatcher.repair import repair
 from fanoutd.mysql import CONNECT_TIMEOUT
 from fanoutd.outcome import State
-from fanoutd.store import StoreAway, campaigns, mysql, open_store, quotas, rounds, shards
+from fanoutd.store import StoreAway, campaigns, finishing, mysql, open_store, quotas, rounds, shard_leases
 from fanoutd.store.schema import migrate
 from fanoutd.times import wall_ms
 from support.bench import Bench, person, wait_for
@@ -59,7 +59,7 @@ def done(b: Bench) -> bool:
     """Also by the dispatcher's rescue sweep, which is not here to do it."""
     try:
         with b.db.transaction():
-            campaigns.finish(b.db, "c-1")
+            finishing.finish(b.db, "c-1")
         return b.state() == "done"
     except StoreAway:
         return False
@@ -71,7 +71,7 @@ def everybody_once(b: Bench, people: int) -> None:
     assert {row[0] for row in b.rows().values()} == {State.SENT}
     assert (b.counts().total, b.counts().sent_custom) == (people, people)
     assert quotas.used(b.db, "main", 1, quotas.day(wall_ms())) == people
-    assert shards.owners(b.db) == []
+    assert shard_leases.owners(b.db) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -275,7 +275,7 @@ def test_a_store_that_has_forgotten_its_last_commits_is_found_out_by_who_made_th
         return False
 
     wait_for(put_back, "the earlier store")
-    wait_for(lambda: b.state() == "paused" and shards.owners(b.db) == [], "the end of what was on the wire", 15)
+    wait_for(lambda: b.state() == "paused" and shard_leases.owners(b.db) == [], "the end of what was on the wire", 15)
     campaign = campaigns.get(b.db, "c-1")
     assert campaign is not None and campaign.cause == "past"
     repair(b.db, b.journals, "node1", campaign)

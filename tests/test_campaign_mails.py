@@ -14,7 +14,18 @@ from fanoutd.dispatcher.campaign_mails import CampaignMails
 from fanoutd.dispatcher.refusals import Refusals
 from fanoutd.mail.event import Event
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, campaigns, notices, outbox, shards
+from fanoutd.store import (
+    Database,
+    campaigns,
+    finishing,
+    free_shards,
+    notices,
+    outbox,
+    records,
+    shard_leases,
+    shards,
+    windows,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.corrections import reopen, resolve
 from fanoutd.store.shards import Planned
@@ -81,14 +92,14 @@ class Office:
 
     def end(self, name: str, *states: State) -> None:
         with self.db.transaction():
-            held = shards.lease(self.db, "n/w1")
+            held = free_shards.lease(self.db, "n/w1")
             assert held is not None and held.campaign == name
-            shards.claim(self.db, held, len(states))
-            shards.record(self.db, held.shard, held.token, [
+            windows.claim(self.db, held, len(states))
+            records.record(self.db, held.shard, held.token, [
                 (pos, Progress(state, 1, 43004 if state is State.FAILED else 0, attempts=1))
                 for pos, state in enumerate(states)])  # fmt: skip
-            shards.release(self.db, held)
-            campaigns.finish(self.db, name)
+            shard_leases.release(self.db, held)
+            finishing.finish(self.db, name)
 
     def work(self, *names: str) -> list[str]:
         """All that is in the outbox, due or not; the subjects."""
@@ -298,12 +309,12 @@ def test_one_that_runs_again_is_corrected_when_it_ends_again(desk: Office) -> No
         campaigns.move(desk.db, "c-1", "done", "running", finished_at=None)
     assert desk.work() == [] and len(desk.left(notices.WATCH)) == 1
     with desk.db.transaction():
-        held = shards.lease(desk.db, "n/w1")
+        held = free_shards.lease(desk.db, "n/w1")
         assert held is not None
-        shards.claim(desk.db, held, 4)
-        shards.record(desk.db, held.shard, held.token, [(3, Progress(SENT, 1, 0, attempts=2))])
-        shards.release(desk.db, held)
-        assert campaigns.finish(desk.db, "c-1")
+        windows.claim(desk.db, held, 4)
+        records.record(desk.db, held.shard, held.token, [(3, Progress(SENT, 1, 0, attempts=2))])
+        shard_leases.release(desk.db, held)
+        assert finishing.finish(desk.db, "c-1")
     desk.mails.work(desk.db, outbox.of_name(desk.db, notices.MAIL)[0])
     (event,) = desk.events
     assert event.subject == "campaign c-1 done: corrected, 4 of 4 sent"

@@ -22,7 +22,7 @@ from fanoutd.dispatcher import cluster as clusters
 from fanoutd.dispatcher.cluster import HOLD_MS, MARGIN_MS, TERM_MS, Cluster
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.repair import repair
-from fanoutd.store import Database, campaigns, clock, leases, nodes, open_store, outbox, tokens
+from fanoutd.store import Database, campaigns, clock, counters, leases, nodes, open_store, outbox, tokens
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.testimony import read
@@ -481,7 +481,7 @@ def test_a_lease_that_no_journal_mentions_is_in_doubt_when_its_campaign_is_repai
                            [(1, position, f"oPERSON{position}") for position in range(4)])  # fmt: skip
         (tmp_path / "journals").mkdir()
         repair(db, tmp_path / "journals", "copy", row)
-        counts = campaigns.counts(db, "c-1")
+        counts = counters.counts(db, "c-1")
         found = campaigns.get(db, "c-1")
         assert (counts.unknown, counts.pending) == (2, 2) and found is not None and found.state == "running"
 

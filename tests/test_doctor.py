@@ -67,6 +67,7 @@ def test_a_living_daemon_is_examined_to_its_workers_and_tokens(tmp_path: Path) -
         found = findings(d.config)
         assert not [each for each in found.values() if each["level"] == "fail"]
         assert found["daemon"]["level"] == found["token of main"]["level"] == found["store"]["level"] == "ok"
+        assert found["quota of main"]["words"].startswith("calls today: custom 3")
         assert found["API of main"]["level"] == found["clock"]["level"] == found["durability"]["level"] == "ok"
         assert "2 of 2 workers" in run(d.config).stdout
         assert run(d.config).returncode == 0

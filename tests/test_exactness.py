@@ -43,10 +43,24 @@ from fanoutd.outcome import (
     unanswered,
 )
 from fanoutd.standing import opted_in, opted_out
-from fanoutd.store import Database, campaigns, open_store, shards, subscribers
+from fanoutd.store import (
+    Database,
+    campaigns,
+    counters,
+    finishing,
+    free_shards,
+    open_store,
+    records,
+    shard_leases,
+    shards,
+    subscribers,
+    windows,
+)
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
+from fanoutd.store.deliveries import Person
 from fanoutd.store.schema import migrate
-from fanoutd.store.shards import LEASE_MS, Lease, Person, Planned
+from fanoutd.store.shard_leases import LEASE_MS, Lease
+from fanoutd.store.shards import Planned
 from fanoutd.worker.sift import sift
 from support.mariadb import MariaDb
 from support.stores import ours, refill
@@ -104,7 +118,7 @@ class Exactness(RuleBasedStateMachine):
             mock.patch("fanoutd.journal.CHUNK", 4096), mock.patch("fanoutd.testimony.CHUNK", 4096),
             mock.patch("fanoutd.journal.boot_id", lambda: f"boot-{self.boot}"),
             mock.patch("fanoutd.testimony.boot_id", lambda: f"boot-{self.boot}"),
-            mock.patch("fanoutd.store.shards.boot_tag", lambda: self.boot),
+            mock.patch("fanoutd.store.deliveries.boot_tag", lambda: self.boot),
             mock.patch("fanoutd.journal.uptime_ms", lambda: self.uptime),
             mock.patch("fanoutd.dispatcher.recovery.uptime_ms", lambda: self.uptime),
             mock.patch("fanoutd.dispatcher.recovery.failpoint.reach", self.reach),
@@ -199,12 +213,12 @@ class Exactness(RuleBasedStateMachine):
         with self.db.transaction():
             held = data.draw(st.sampled_from([*worker.leases, None]))
             if held is None:
-                held = shards.lease(self.db, worker.name)
+                held = free_shards.lease(self.db, worker.name)
                 if held is None:
                     return
                 worker.journal.lease(held.shard, held.token, held.campaign)
                 worker.leases.append(held)
-            people = sift(self.db, self.campaign, held, shards.claim(self.db, held, window) or [])
+            people = sift(self.db, self.campaign, held, windows.claim(self.db, held, window) or [])
         for person in people:
             assert person.openid not in self.out or person.progress.doubtful, "opted out, and is sent to"
             worker.jobs.append(Job(held, at + LEASE_MS - 5000, person, person.progress))
@@ -325,14 +339,14 @@ class Exactness(RuleBasedStateMachine):
         batch, worker.results = worker.results[:count], worker.results[count:]
         with self.db.transaction():
             for lease, pos, progress in batch:
-                shards.record(self.db, lease.shard, lease.token, [(pos, progress)])
+                records.record(self.db, lease.shard, lease.token, [(pos, progress)])
             for lease in list(worker.leases):
                 mine = [*(job.lease for job in worker.jobs), *(result[0] for result in worker.results)]
                 if lease not in mine:
-                    shards.release(self.db, lease)
+                    shard_leases.release(self.db, lease)
                     worker.leases.remove(lease)
         with self.db.transaction():
-            campaigns.finish(self.db, CAMPAIGN)
+            finishing.finish(self.db, CAMPAIGN)
 
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
@@ -442,8 +456,8 @@ class Exactness(RuleBasedStateMachine):
         self.damaged = self.damaged or bool(in_use(self.journals))
         for path in in_use(self.journals):  # what was not on the disk is gone
             content = path.read_bytes()
-            records = max(0, len(content.rstrip(b"\0")) - HEADER_SIZE + RECORD_SIZE - 1) // RECORD_SIZE
-            end = HEADER_SIZE + data.draw(st.integers(0, records)) * RECORD_SIZE
+            written = max(0, len(content.rstrip(b"\0")) - HEADER_SIZE + RECORD_SIZE - 1) // RECORD_SIZE
+            end = HEADER_SIZE + data.draw(st.integers(0, written)) * RECORD_SIZE
             path.write_bytes(content[:end] + bytes(max(0, len(content) - end)))
         others = [job for worker in self.workers for job in worker.jobs]
         if others:
@@ -556,10 +570,10 @@ class Exactness(RuleBasedStateMachine):
         before = self.db.rows(f"SELECT id, {names} FROM fanout_shard ORDER BY id")
         with self.db.transaction():
             for shard in before:
-                shards.recount(self.db, shard[0])
+                counters.recount(self.db, shard[0])
         after = self.db.rows(f"SELECT id, {names} FROM fanout_shard ORDER BY id")
         assert [row[:-1] for row in before] == [row[:-1] for row in after]
-        assert campaigns.counts(self.db, CAMPAIGN).total == len(PEOPLE)
+        assert counters.counts(self.db, CAMPAIGN).total == len(PEOPLE)
 
     @invariant()
     def the_store_tells_the_truth(self) -> None:
@@ -617,10 +631,10 @@ class Exactness(RuleBasedStateMachine):
         self.fork("n1")
         worker = self.workers[-1]
         with self.db.transaction():
-            while held := shards.lease(self.db, worker.name):
+            while held := free_shards.lease(self.db, worker.name):
                 worker.journal.lease(held.shard, held.token, held.campaign)
                 worker.leases.append(held)
-                for person in sift(self.db, self.campaign, held, shards.claim(self.db, held, 100) or []):
+                for person in sift(self.db, self.campaign, held, windows.claim(self.db, held, 100) or []):
                     worker.jobs.append(Job(held, self.uptime + LEASE_MS, person, person.progress))
         while worker.jobs:
             job = worker.jobs[0]

@@ -22,7 +22,7 @@ from fanoutd.cli import export
 from fanoutd.client import Unreachable
 from fanoutd.dispatcher.queries import deliveries
 from fanoutd.outcome import State
-from fanoutd.store import campaigns, open_store, shards
+from fanoutd.store import campaigns, counters, open_store, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
@@ -108,7 +108,7 @@ def test_pages_of_any_size_have_everybody_once_in_order_and_a_state_reads_only_s
                 shards.add(db, "c-1", index, some)
             db.execute("UPDATE fanout_delivery SET state = %s WHERE pos IN (0, 500, 998)", State.UNKNOWN)
             for (shard,) in db.rows("SELECT id FROM fanout_shard"):
-                shards.recount(db, shard)
+                counters.recount(db, shard)
         for limit, state, wanted in (
             (1000, None, range(PEOPLE)), (997, None, range(PEOPLE)), (1000, "sent", ()),
             (7, "unknown", (i for i in range(PEOPLE) if i % 999 in (0, 500, 998))),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fanoutd.store import open_store, shards
+from fanoutd.store import free_shards, open_store
 from fanoutd.store.database import StoreAway
 from fanoutd.store.schema import migrate
 from support.bench import Bench
@@ -78,12 +78,12 @@ def test_nobody_waits_for_a_shard_that_somebody_has_leased_since(bench: Bench) -
     other = open_store(bench.config.store_url)
     other.set_patience(1)
     with other.transaction():
-        free = shards.ask_free(other)
+        free = free_shards.ask_free(other)
         assert len(free.rows()) == 2
         with bench.db.transaction():
-            first = shards.lease(bench.db, "node1/w1")
+            first = free_shards.lease(bench.db, "node1/w1")
         assert first is not None
         with bench.db.transaction():
             bench.db.rows(f"SELECT id FROM fanout_shard WHERE id = %s{bench.db.LOCK}", first.shard)
-            taken = shards.take(other, "node1/w2", 20, free)
+            taken = free_shards.take(other, "node1/w2", 20, free)
     assert len(taken) == 1 and taken[0][0].shard != first.shard

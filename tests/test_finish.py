@@ -19,8 +19,9 @@ import pytest
 from fanoutd.config import Config, load
 from fanoutd.dispatcher import commands, finish, statements
 from fanoutd.dispatcher.errands import Errands
-from fanoutd.store import Database, campaigns, open_store, outbox
-from fanoutd.store.campaigns import Campaign, Counts
+from fanoutd.store import Database, campaigns, finishing, open_store, outbox
+from fanoutd.store.campaigns import Campaign
+from fanoutd.store.counters import Counts
 from fanoutd.store.schema import migrate
 from support.bench import wait_for
 from support.daemon import Daemon, follower
@@ -100,7 +101,7 @@ class Office:
 
     def end(self, campaign: str) -> None:
         with self.db.transaction():
-            assert campaigns.finish(self.db, campaign)
+            assert finishing.finish(self.db, campaign)
 
     def add(self, name: str, openid: str, account: str = "main") -> None:
         with self.db.transaction():
@@ -162,7 +163,7 @@ def test_other_ends_are_ends_too_and_said_as_they_are(office: Office, state: str
 def test_what_was_undone_with_its_transaction_is_not_run(office: Office) -> None:
     office.campaign("c-1")
     with pytest.raises(ZeroDivisionError), office.db.transaction():
-        assert campaigns.finish(office.db, "c-1")
+        assert finishing.finish(office.db, "c-1")
         raise ZeroDivisionError
     office.work()
     assert office.commands() == [] and office.left() == []

@@ -20,7 +20,21 @@ from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.outcome import Progress, State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, StoreAway, campaigns, history, meta, schema, shards
+from fanoutd.store import (
+    Database,
+    StoreAway,
+    campaigns,
+    finishing,
+    free_shards,
+    history,
+    meta,
+    plan_owners,
+    records,
+    schema,
+    shard_leases,
+    shards,
+    windows,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.history import OURSELVES, By
 from fanoutd.store.shards import Planned
@@ -54,15 +68,15 @@ def campaign(db: Database, name: str = "c-1", state: str = "running", **more: An
 def end_as(db: Database, name: str, *states: State) -> None:
     """Its people, one each."""
     with db.transaction():
-        held = shards.lease(db, "n1/w1")
-        assert held is not None and shards.claim(db, held, 10)
-        shards.record(db, held.shard, held.token, [
+        held = free_shards.lease(db, "n1/w1")
+        assert held is not None and windows.claim(db, held, 10)
+        records.record(db, held.shard, held.token, [
             (pos, Progress(state, 1, 40003 if state is State.FAILED else None, attempts=1))
             for pos, state in enumerate(states)
         ])  # fmt: skip
-        shards.release(db, held)
+        shard_leases.release(db, held)
     with db.transaction():
-        campaigns.finish(db, name)
+        finishing.finish(db, name)
 
 
 def told(db: Database, name: str = "c-1") -> list[tuple[str, By, str | None]]:
@@ -108,9 +122,9 @@ def test_what_it_does_by_itself_stands_there_too(db: Database) -> None:
     with db.transaction():
         campaigns.move(db, "c-1", "paused", "running", cause=None, reason=None)
         campaigns.move(db, "c-1", "paused", "running", cause=None, reason=None)  # no more
-        campaigns.inherit(db, "c-1", "n2", "n1")  # planned: there is nothing to take over
+        plan_owners.inherit(db, "c-1", "n2", "n1")  # planned: there is nothing to take over
         db.execute("UPDATE fanout_campaign SET planned = 0 WHERE id = 'c-2'")
-        campaigns.inherit(db, "c-2", "n2", "n1")
+        plan_owners.inherit(db, "c-2", "n2", "n1")
     assert told(db) == [
         ("paused", OURSELVES, "43106 · barred"), ("paused", ANN, "it had paused itself"), ("resumed", OURSELVES, None)
     ]  # fmt: skip

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from fanoutd.cli.listing import moment
 from fanoutd.dispatcher.queries import Queries
 from fanoutd.master.carried import CARRIED
-from fanoutd.store import Database, campaigns, shards
-from fanoutd.store.campaigns import Campaign, Filter
+from fanoutd.store import Database, campaigns, listing, shards
+from fanoutd.store.campaigns import Campaign
+from fanoutd.store.listing import Filter
 from fanoutd.store.shards import Planned
 from fanoutd.times import iso, parse_when
 from support.stores import KINDS, opened
@@ -71,7 +72,7 @@ def one_of(*values: Any) -> st.SearchStrategy[Any]:
     limit=st.integers(1, 25),
 )  # fmt: skip
 def test_filters_and_pages_find_what_a_look_at_all_would(db: Database, which: dict[str, Any], limit: int) -> None:
-    rows = {row.id: row for row in campaigns.listed(db, Filter(), 1000, None)}
+    rows = {row.id: row for row in listing.listed(db, Filter(), 1000, None)}
     everything = Queries().list(db, {"limit": 1000})["campaigns"]
     assert [each["id"] for each in everything] == sorted(
         rows, key=lambda name: (rows[name].created_at, name), reverse=True

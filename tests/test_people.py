@@ -14,7 +14,7 @@ import pytest
 
 from fanoutd.client import BadRequest
 from fanoutd.outcome import State
-from fanoutd.store import shards, subscribers
+from fanoutd.store import free_shards, shards, subscribers, windows
 from fanoutd.worker.sift import sift
 from support.bench import Bench, person, wait_for
 from support.daemon import Daemon, follower
@@ -124,13 +124,13 @@ def test_the_next_window_and_not_one_later(tmp_path: Path) -> None:
     try:
         b.campaign(30)
         with b.db.transaction():
-            held = shards.lease(b.db, "node1/w")
+            held = free_shards.lease(b.db, "node1/w")
             assert held is not None
             campaign = shards.campaign_of(b.db, held.shard)
             assert campaign is not None
 
             def claim(count: int) -> list[str]:
-                found = sift(b.db, campaign, held, shards.claim(b.db, held, count) or [])
+                found = sift(b.db, campaign, held, windows.claim(b.db, held, count) or [])
                 return [each.openid for each in found]
 
             assert claim(10) == [person(i) for i in range(10)]

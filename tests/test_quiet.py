@@ -13,7 +13,7 @@ import pytest
 
 from fanoutd import gates
 from fanoutd.quiet import crossings, next_begin, quiet_until, seconds_lost
-from fanoutd.store import campaigns, shards
+from fanoutd.store import campaigns, free_shards, shards
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import clock, wall_ms
@@ -127,12 +127,12 @@ def test_nothing_starts_inside_in_mid_campaign_and_all_goes_on_at_the_end(
     workers = [b.work(slot) for slot in (1, 2)]
     wait_for(lambda: wall_ms() > begin + 500, "the night")
     wait_for(lambda: all(each.listen()[-1:] == [{"t": "idle"}] for each in workers), "idleness")
-    wait_for(lambda: shards.totals(b.db)[1] == 0, "the leases to be given back")
+    wait_for(lambda: free_shards.totals(b.db)[1] == 0, "the leases to be given back")
     assert b.state() == "running" and b.counts().pending > 100
     reason = b.db.rows("SELECT reason FROM fanout_campaign")[0][0]
     assert reason == f"quiet hours until {clock(end, SHANGHAI)} ({SHANGHAI}); it goes on by itself then"
-    assert shards.ready(b.db) == 0
-    wait_for(lambda: shards.ready(b.db) > 0, "the morning")
+    assert free_shards.ready(b.db) == 0
+    wait_for(lambda: free_shards.ready(b.db) > 0, "the morning")
     for each in workers:
         each.say(t="work")
     wait_for(lambda: b.state() == "done", "the end")

@@ -33,12 +33,29 @@ from fanoutd.journal import Journal, tag
 from fanoutd.outcome import NEVER_HEARD, Progress, State
 from fanoutd.spool import Spool
 from fanoutd.standing import Standing
-from fanoutd.store import Database, again_if_busy, campaigns, open_store, outbox, shards, subscribers, tokens
+from fanoutd.store import (
+    Database,
+    again_if_busy,
+    campaigns,
+    counters,
+    deliveries,
+    finishing,
+    free_shards,
+    open_store,
+    outbox,
+    records,
+    shard_leases,
+    shards,
+    subscribers,
+    tokens,
+    windows,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
-from fanoutd.worker.recorder import Dry, Finished, Recorder
+from fanoutd.worker.recorder import Recorder
+from fanoutd.worker.words import Dry, Finished
 from support.bench import CONFIG, Bench, wait_for
 from support.racers import Other, before, race
 from support.stores import KINDS, url
@@ -91,7 +108,7 @@ def the_counters_are_true(db: Database) -> None:
     before = db.rows(f"SELECT id, {columns}, errors FROM fanout_shard ORDER BY id")
     with db.transaction():
         for row in before:
-            shards.recount(db, row[0])
+            counters.recount(db, row[0])
     after = db.rows(f"SELECT id, {columns}, errors FROM fanout_shard ORDER BY id")
     as_read = [[(*row[:-1], Counter(json.loads(row[-1]))) for row in each] for each in (before, after)]
     assert as_read[0] == as_read[1]
@@ -128,26 +145,26 @@ def _outcome(pos: int) -> Progress:
     return Progress(State.SENT, 1 + pos % 2, 0, pos if pos % 2 else None, attempts=1)
 
 
-def _lease(db: Database, owner: str) -> shards.Lease | None:
+def _lease(db: Database, owner: str) -> shard_leases.Lease | None:
     with db.transaction():
-        return shards.lease(db, owner)
+        return free_shards.lease(db, owner)
 
 
-def _claim(db: Database, held: shards.Lease) -> list[shards.Person] | None:
+def _claim(db: Database, held: shard_leases.Lease) -> list[deliveries.Person] | None:
     with db.transaction():
-        return shards.claim(db, held, 17)
+        return windows.claim(db, held, 17)
 
 
-def _record(db: Database, held: shards.Lease, results: list[shards.Result], last: bool) -> None:
+def _record(db: Database, held: shard_leases.Lease, results: list[records.Result], last: bool) -> None:
     with db.transaction():
-        shards.record(db, held.shard, held.token, results)
+        records.record(db, held.shard, held.token, results)
         if last:
-            shards.release(db, held)
+            shard_leases.release(db, held)
 
 
 def _finish(db: Database, name: str) -> bool:
     with db.transaction():
-        return campaigns.finish(db, name)
+        return finishing.finish(db, name)
 
 
 def plan(db: Database, name: str, people: int) -> None:
@@ -184,7 +201,7 @@ def test_everybody_once_whoever_leases_claims_records_plans_pauses_and_finishes_
     )  # fmt: skip
     sent = Counter(openid for each in results[2:] for openid in each)
     assert set(sent) == {person(i) for i in range(people)} and set(sent.values()) == {1}
-    assert found(db, name).state == "done" and campaigns.counts(db, name).total == people
+    assert found(db, name).state == "done" and counters.counts(db, name).total == people
     assert db.rows("SELECT COUNT(*), SUM(owner IS NOT NULL) FROM fanout_shard WHERE pending > 0") == [(0, None)]
     assert db.rows("SELECT owner FROM fanout_shard WHERE owner IS NOT NULL") == []
     assert sorted(each.name for each in outbox.due(db)) == ["campaign_mail", "on_finish"]
@@ -194,16 +211,16 @@ def test_everybody_once_whoever_leases_claims_records_plans_pauses_and_finishes_
 # ---- a campaign's end
 
 
-def lost(db: Database, name: str) -> shards.Lease:
+def lost(db: Database, name: str) -> shard_leases.Lease:
     """A shard whose people are unknown since its lease was taken from its worker, who may still tell of them."""
     campaign(db, name, (6,))
     with db.transaction():
-        held = shards.lease(db, f"n2/{name}")
+        held = free_shards.lease(db, f"n2/{name}")
         assert held is not None and held.campaign == name
-        shards.claim(db, held, 6)
+        windows.claim(db, held, 6)
         gone = Progress(State.UNKNOWN, 1, None, attempts=1, since=NEVER_HEARD)
-        shards.record(db, held.shard, held.token, [(i, gone) for i in range(6)])
-        shards.release(db, held)
+        records.record(db, held.shard, held.token, [(i, gone) for i in range(6)])
+        shard_leases.release(db, held)
     return held
 
 
@@ -215,7 +232,7 @@ def test_a_late_word_that_somebody_was_never_sent_to_and_the_campaigns_end_see_e
         never = [(pos, Progress(State.PENDING)) for pos in range(6)]
         race(store, partial(again, partial(_finish, name=held.campaign)),
              partial(again, partial(_record, held=held, results=never, last=False)))  # fmt: skip
-        assert found(db, held.campaign).state == "running" and campaigns.counts(db, held.campaign).pending == 6
+        assert found(db, held.campaign).state == "running" and counters.counts(db, held.campaign).pending == 6
         over(db, held.campaign)
     the_counters_are_true(db)
 
@@ -237,11 +254,11 @@ def test_a_retry_and_the_end_of_a_campaign_leave_nobody_behind(store: str, db: D
     for i in range(ROUNDS):
         name = campaign(db, f"c-{i}", (40,))
         with db.transaction():
-            held = shards.lease(db, "n1/w1")
+            held = free_shards.lease(db, "n1/w1")
             assert held is not None
-            shards.claim(db, held, 40)
-            shards.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(40)])
-            shards.release(db, held)
+            windows.claim(db, held, 40)
+            records.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(40)])
+            shard_leases.release(db, held)
         commands.pause(db, found(db, name))
         paused = found(db, name)
         race(store, partial(ordered, order=partial(_swapped, commands.resume, paused)),
@@ -268,16 +285,16 @@ def test_a_workers_record_a_late_word_and_an_operators_add_up(store: str, db: Da
             db.execute("UPDATE fanout_shard SET pending = 6, size = 12 WHERE id = %s", held.shard)
             db.insert_many("INSERT INTO fanout_delivery (shard, pos, openid) VALUES (%s, %s, %s)",
                            [(held.shard, pos, person(pos)) for pos in range(6, 12)])  # fmt: skip
-            now = shards.lease(db, f"n1/{i}")
+            now = free_shards.lease(db, f"n1/{i}")
             assert now is not None and now.shard == held.shard
-            shards.claim(db, now, 12)
+            windows.claim(db, now, 12)
         refused = [(pos, Progress(State.FAILED, 1, 43004 + pos % 2, attempts=1)) for pos in range(12)]
         race(
             store, partial(again, partial(_record, held=now, results=refused[6:], last=True)),
             partial(again, partial(_record, held=held, results=refused[:4], last=False)),
             partial(ordered, order=partial(_swapped, commands.settle, found(db, held.campaign), "sent", None)),
         )  # fmt: skip
-        counts = campaigns.counts(db, held.campaign)
+        counts = counters.counts(db, held.campaign)
         assert (counts.pending, counts.unknown, counts.total) == (0, 0, 12)
         assert 6 <= counts.failed == sum(counts.errors.values()) <= 10
     the_counters_are_true(db)
@@ -293,10 +310,10 @@ def test_nodes_that_settle_one_shard_come_to_one_result(
         journal = Journal(folder, "w1")
         for _ in range(2):
             with db.transaction():
-                held = shards.lease(db, "n1/w1")
+                held = free_shards.lease(db, "n1/w1")
                 assert held is not None
                 journal.lease(held.shard, held.token, held.campaign)
-                people = shards.claim(db, held, 10)
+                people = windows.claim(db, held, 10)
             journal.granted(held.shard, held.token, held.campaign)
             assert people
             for p in people[:2]:  # two calls, of which one was answered
@@ -306,7 +323,7 @@ def test_nodes_that_settle_one_shard_come_to_one_result(
         for _ in range(2):  # the node whose journal it is may come too late, and tells then
             race(store, *(partial(again, partial(recovery.take_over, node=node)) for node in ("n2", "n3")),
                  partial(again, partial(_recover, folder=folder)))  # fmt: skip
-        counts = campaigns.counts(db, name)
+        counts = counters.counts(db, name)
         assert (counts.sent_custom, counts.unknown, counts.pending) == (2, 2, 16)
         assert found(db, name).state == "running"
         assert db.rows("SELECT id FROM fanout_shard WHERE owner IS NOT NULL") == []
@@ -500,25 +517,25 @@ def test_a_campaign_is_not_done_while_a_late_word_comes(server: tuple[str, Datab
                   partial(_record, held=held, results=never, last=False))  # fmt: skip
     assert _finish(db, "c-1")
     late.join()
-    assert found(db, "c-1").state == "running" and campaigns.counts(db, "c-1").pending == 6
+    assert found(db, "c-1").state == "running" and counters.counts(db, "c-1").pending == 6
 
 
 def test_a_retry_is_not_lost_in_a_campaign_that_ends_meanwhile(server: tuple[str, Database]) -> None:
     store, db = server
     name = campaign(db, "c-1", (4,))
     with db.transaction():
-        held = shards.lease(db, "n1/w1")
+        held = free_shards.lease(db, "n1/w1")
         assert held is not None
-        shards.claim(db, held, 4)
-        shards.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(4)])
-        shards.release(db, held)
+        windows.claim(db, held, 4)
+        records.record(db, held.shard, held.token, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(4)])
+        shard_leases.release(db, held)
     commands.pause(db, found(db, name))
     paused = found(db, name)
     end = before(db, "SELECT id, owner, errors FROM fanout_shard", store, lambda other: commands.resume(other, paused))
     ordered(db, partial(_swapped, commands.retry, paused, True, False))
     end.join()
     assert end.result == "running"
-    assert (found(db, name).state == "done") == (campaigns.counts(db, name).pending == 0)
+    assert (found(db, name).state == "done") == (counters.counts(db, name).pending == 0)
 
 
 def test_nobody_is_planned_who_was_not_there_when_the_pause_was_answered(server: tuple[str, Database]) -> None:
@@ -527,30 +544,30 @@ def test_nobody_is_planned_who_was_not_there_when_the_pause_was_answered(server:
 
     def pause(other: Database) -> int:
         commands.pause(other, found(other, name))
-        return campaigns.counts(other, name).total
+        return counters.counts(other, name).total
 
     paused = before(db, "UPDATE fanout_campaign SET state = %s, reason", store, pause)
     plan_once(db, name, 5000)
     paused.join()
-    assert paused.result == campaigns.counts(db, name).total and found(db, name).state == "paused"
+    assert paused.result == counters.counts(db, name).total and found(db, name).state == "paused"
 
 
 def test_a_record_is_written_before_or_after_a_take_over_and_never_within(server: tuple[str, Database]) -> None:
     store, db = server
     campaign(db, "c-1", (6,))
     with db.transaction():
-        held = shards.lease(db, "n1/w1")
+        held = free_shards.lease(db, "n1/w1")
         assert held is not None
-        shards.claim(db, held, 6)
+        windows.claim(db, held, 6)
 
     def take(other: Database) -> list[int]:
         with other.transaction():
-            if shards.still_held(other, held):  # given back, and leased by another worker at once
-                shards.release(other, held)
+            if shard_leases.still_held(other, held):  # given back, and leased by another worker at once
+                shard_leases.release(other, held)
         with other.transaction():
-            theirs = shards.lease(other, "n2/w1")
+            theirs = free_shards.lease(other, "n2/w1")
             assert theirs is not None
-            return [person.pos for person in shards.claim(other, theirs, 6) or ()]
+            return [person.pos for person in windows.claim(other, theirs, 6) or ()]
 
     taken = before(db, ("SELECT errors FROM fanout_shard", "UPDATE fanout_delivery SET state"), store, take)
     _record(db, held, [(pos, Progress(State.FAILED, 1, 43004)) for pos in range(3)], False)
@@ -588,7 +605,7 @@ def test_one_counter_of_two_that_are_written_at_once_is_not_lost(server: tuple[s
                    partial(_record, held=held, results=gone[:3], last=False))  # fmt: skip
     _record(db, held, gone[3:], False)
     other.join()
-    assert campaigns.counts(db, "c-1").errors == {"43004": 6}
+    assert counters.counts(db, "c-1").errors == {"43004": 6}
     the_counters_are_true(db)
 
 
@@ -609,10 +626,10 @@ def test_a_shard_that_is_leased_just_as_its_campaign_is_paused_stays_with_nobody
         with mock.patch("fanoutd.worker.recorder.open_store", opened):
             meter = Meter(bench.folder / "figures", "1")
             recorder = Recorder(store, bench.journals, "node1", "w1", 8, bench.config.accounts, meter)
-            recorder.ask()
+            recorder.desk.ask()
             wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Dry)], "the answer")
         pauses[0].join()
         assert bench.db.rows("SELECT id FROM fanout_shard WHERE owner IS NOT NULL") == []
         assert found(bench.db, name).state == "paused"
-        recorder.finish()
+        recorder.desk.finish()
         wait_for(lambda: [word for word in recorder.inbox if isinstance(word, Finished)], "its end")

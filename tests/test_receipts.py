@@ -11,7 +11,7 @@ import pytest
 from fanoutd.dispatcher import receipts
 from fanoutd.dispatcher.receipts import Receipts
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, campaigns, shards
+from fanoutd.store import Database, campaigns, finishing, free_shards, records, shard_leases, shards, windows
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import wall_ms
@@ -36,13 +36,13 @@ def campaign(db: Database, name: str, people: int, state: State, **more: Any) ->
     with db.transaction():
         campaigns.insert(db, row)
         shards.add(db, name, 0, [Planned(person(i)) for i in range(people)])
-        held = shards.lease(db, "node1/w1")
+        held = free_shards.lease(db, "node1/w1")
         assert held is not None
-        shards.claim(db, held, people)
+        windows.claim(db, held, people)
         progress = Progress(state, 2, None, attempts=1, **more)
-        shards.record(db, held.shard, held.token, [(i, progress) for i in range(people)])
-        shards.release(db, held)
-        campaigns.finish(db, name)
+        records.record(db, held.shard, held.token, [(i, progress) for i in range(people)])
+        shard_leases.release(db, held)
+        finishing.finish(db, name)
 
 
 def states(db: Database, name: str) -> list[int]:

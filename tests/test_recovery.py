@@ -15,10 +15,11 @@ from fanoutd import testimony
 from fanoutd.dispatcher import recovery
 from fanoutd.journal import Journal, Orphan, adopt, tag
 from fanoutd.outcome import State
-from fanoutd.store import Database, StoreAway, campaigns, history, rounds, shards
+from fanoutd.store import Database, StoreAway, campaigns, free_shards, history, rounds, shard_leases, shards, windows
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.mysql import MysqlDatabase
-from fanoutd.store.shards import Lease, Planned
+from fanoutd.store.shard_leases import Lease
+from fanoutd.store.shards import Planned
 from support.stores import KINDS, opened, ours, refill
 
 NAMES = ("oA", "oB", "oC")
@@ -45,10 +46,10 @@ def db(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monke
 
 def claimed(db: Database, journal: Journal, node: str) -> Lease:
     with db.transaction():
-        held = shards.lease(db, f"{node}/{journal.name}")
+        held = free_shards.lease(db, f"{node}/{journal.name}")
         assert held is not None
         journal.lease(held.shard, held.token, held.campaign)
-        shards.claim(db, held, 10)
+        windows.claim(db, held, 10)
     journal.granted(held.shard, held.token, held.campaign)
     return held
 
@@ -95,7 +96,7 @@ def test_a_lease_whose_transaction_was_undone_is_no_witness_for_whoever_got_its_
 ) -> None:
     vain, real = Journal(tmp_path / "n1", "w1"), Journal(tmp_path / "n2", "w2")
     with pytest.raises(RuntimeError), db.transaction():
-        asked = shards.lease(db, "n1/w1")
+        asked = free_shards.lease(db, "n1/w1")
         assert asked is not None
         vain.lease(asked.shard, asked.token, asked.campaign)
         raise RuntimeError("the store went away")
@@ -198,17 +199,17 @@ def test_a_commit_that_comes_after_its_worker_was_killed_is_waited_for(
     recovering = threading.Thread(target=recover, args=(own, tmp_path, "n1"))
     with worker.transaction():
         rounds.write(worker, "n1/w", 1)
-        held = shards.lease(worker, f"n1/{journal.name}")
+        held = free_shards.lease(worker, f"n1/{journal.name}")
         assert held is not None
         journal.lease(held.shard, held.token, held.campaign)
-        shards.claim(worker, held, 10)
+        windows.claim(worker, held, 10)
         died(journal)
         recovering.start()
         assert reads.wait(5)
         recovering.join(0.3)
     recovering.join(5)
     assert states(db) == [State.PENDING] * 3
-    assert shards.owners(db) == []
+    assert shard_leases.owners(db) == []
     recover(db, tmp_path, "n1")
     assert states(db) == [State.PENDING] * 3
     for each in (worker, own):
@@ -232,7 +233,7 @@ def test_a_store_that_goes_away_in_the_middle_leaves_no_journal_that_looks_alive
         with pytest.raises(StoreAway):
             recover(db, tmp_path, "n1")
     assert recovery.recover(db, tmp_path / "n1", "n1", lambda _account: False) == 0
-    assert states(db) == [State.PENDING] * 3 and shards.of_owner(db, "n1/w1-1") == []
+    assert states(db) == [State.PENDING] * 3 and shard_leases.of_owner(db, "n1/w1-1") == []
 
 
 def test_a_journal_that_cannot_be_settled_keeps_no_other_waiting(
@@ -251,5 +252,5 @@ def test_a_journal_that_cannot_be_settled_keeps_no_other_waiting(
 
     monkeypatch.setattr(recovery, "_settle_all", stumble)
     recover(db, tmp_path, "n1")
-    assert shards.of_owner(db, "n1/w2-1") == [] and states(db) == [State.PENDING] * 3
+    assert shard_leases.of_owner(db, "n1/w2-1") == [] and states(db) == [State.PENDING] * 3
     assert (tmp_path / "n1" / "w1-1").exists() and not (tmp_path / "n1" / "w2-1").exists()

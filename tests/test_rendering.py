@@ -14,11 +14,13 @@ from fanoutd.bucket import Bucket
 from fanoutd.outcome import RENDER, Progress, State
 from fanoutd.store import campaigns, shards
 from fanoutd.store.campaigns import Campaign
-from fanoutd.store.shards import Lease, Person, Planned
+from fanoutd.store.deliveries import Person
+from fanoutd.store.shard_leases import Lease
+from fanoutd.store.shards import Planned
 from fanoutd.store.tokens import Token
 from fanoutd.times import wall_ms
+from fanoutd.worker.holds import Hold
 from fanoutd.worker.lane import Job, Lane, Message
-from fanoutd.worker.recorder import Hold
 from support.bench import Bench, person, wait_for
 
 

@@ -24,11 +24,11 @@ from fanoutd.report.page import page
 from fanoutd.report.refused import refused
 from fanoutd.report.text import text
 from fanoutd.report.timeline import MOST, Timeline, step_for
-from fanoutd.report.words import duration, one_line, share, step, without_people
-from fanoutd.store import Database, campaigns, history, shards, timelines
+from fanoutd.report.words import one_line, share, step, without_people
+from fanoutd.store import Database, campaigns, counters, history, shards, timelines
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
-from fanoutd.times import iso, parse_when
+from fanoutd.times import duration, iso, parse_when
 from support.stores import KINDS, opened
 
 START = parse_when("2026-01-02T07:04:05+00:00")
@@ -316,7 +316,7 @@ def stored(db: Database, states: list[tuple[State, int, int]]) -> Campaign:
                     "WHERE shard = %s AND pos = %s",
                     state, errcode, START + after, NEVER_HEARD if state is State.UNKNOWN else None, shard, pos,
                 )  # fmt: skip
-            shards.recount(db, shard)
+            counters.recount(db, shard)
     return row
 
 

@@ -23,7 +23,7 @@ from fanoutd.ids import keyed_campaign_id
 from fanoutd.journal import Journal, tag
 from fanoutd.outcome import State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, open_store, retention, shards
+from fanoutd.store import Database, campaigns, counters, free_shards, open_store, retention, shard_leases
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from support import stores
@@ -96,7 +96,7 @@ def test_the_number_of_a_shard_is_never_given_again(db: Database) -> None:
     assert min(after) > max(before)
     Retention(KEPT, lambda: db).work()
     assert [row[0] for row in db.rows("SELECT id FROM fanout_shard ORDER BY id")] == after  # nobody's row has gone
-    assert shards.totals(db) == (0, 0) and shards.owners(db) == []
+    assert free_shards.totals(db) == (0, 0) and shard_leases.owners(db) == []
 
 
 def test_one_that_is_sent_again_meanwhile_stays(db: Database) -> None:
@@ -204,7 +204,7 @@ def test_a_journal_that_speaks_of_a_deleted_campaign_does_no_harm(db: Database, 
     assert not epoch.journals_know_more(db, journals)  # it is no earlier store
     recover(db, journals, "n1", lambda _account: True)
     assert people(db, newer) == 10 and newer > shard
-    assert campaigns.counts(db, "c-2").sent_custom == 10
+    assert counters.counts(db, "c-2").sent_custom == 10
     # But what the store should know and does not is still noticed.
     with db.transaction():
         db.execute("DELETE FROM fanout_gone")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import fanoutd
-from fanoutd.store import open_store, schema, shards
+from fanoutd.store import open_store, schema, shard_leases
 from support.bench import wait_for
 from support.daemon import Daemon, follower
 from support.mariadb import server
@@ -68,7 +68,7 @@ def test_three_nodes_send_one_campaign_and_one_order_stops_all_of_them(nodes: Ma
 
     assert a.call("campaign.pause", campaign=campaign)["state"] == "paused"
     with closing(open_store(url)) as db:  # so it is when that is answered, unless the machine is very slow
-        wait_for(lambda: not shards.nodes_with(db, campaign), "all nodes to let go of it")
+        wait_for(lambda: not shard_leases.nodes_with(db, campaign), "all nodes to let go of it")
     reached = sum(a.accepted().values())
     assert reached < people, "it was over before it was paused"
     began = time.monotonic()

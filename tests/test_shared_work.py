@@ -18,7 +18,7 @@ from fanoutd.dispatcher.importer import bring_in
 from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.shared_work import Means, SharedWork
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, nodes, open_store, shards
+from fanoutd.store import Database, activity, campaigns, free_shards, nodes, open_store, shard_leases, windows
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
@@ -247,7 +247,7 @@ def running(db: Database, node: Callable[[str], Node]) -> tuple[Node, Campaign]:
     a.planner.plan(db, a.import_(db, "k-1"))
     b.work.beat(db)
     with db.transaction():
-        assert shards.lease(db, "b/w1-1") is not None
+        assert free_shards.lease(db, "b/w1-1") is not None
     return b, of(db, "k-1")
 
 
@@ -286,16 +286,16 @@ def test_whoever_pauses_waits_for_a_claim_under_way_and_none_comes_after(
     url: str, db: Database, running: tuple[Node, Campaign]
 ) -> None:
     _, campaign = running
-    held = shards.of_owner(db, "b/w1-1")[0]
+    held = shard_leases.of_owner(db, "b/w1-1")[0]
     with closing(open_store(url)) as other, ThreadPoolExecutor(1) as pool:
         with db.transaction():
-            assert shards.claim(db, held, 5)
+            assert windows.claim(db, held, 5)
             pausing = pool.submit(commands.pause, other, campaign)
             with pytest.raises(TimeoutError):
                 pausing.result(0.3)
         assert pausing.result(20) == "paused"
     with db.transaction():
-        assert shards.claim(db, held, 5) is None
+        assert windows.claim(db, held, 5) is None
 
 
 def test_an_answer_waits_for_other_living_nodes_only(
@@ -318,7 +318,7 @@ def test_an_answer_waits_for_other_living_nodes_only(
     b.is_there(db)
     monkeypatch.setattr(shared_work, "OBEYED_WITHIN", 0.2)
     wait()  # not for ever
-    shards.release(db, shards.of_owner(db, "b/w1-1")[0])
+    shard_leases.release(db, shard_leases.of_owner(db, "b/w1-1")[0])
     monkeypatch.setattr(shared_work, "OBEYED_WITHIN", 20.0)
     wait()
 
@@ -347,9 +347,9 @@ def test_the_look_for_work_reads_no_shard_of_other_campaigns(db: Database) -> No
         return sum(int(count) for _, count in counted)
 
     before = read()
-    found = campaigns.active(db)
+    found = activity.active(db)
     after = read()
     assert [(each.id, each.waiting) for each in found] == [("runs", 20)]
-    shards.stopped(db, "a")
+    shard_leases.stopped(db, "a")
     rows = read()
     assert after - before < 100 and rows - after < 100, (after - before, rows - after)

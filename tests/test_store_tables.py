@@ -15,7 +15,19 @@ import pytest
 
 from fanoutd.errors import BadConfig
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, StoreAway, campaigns, open_store, schema, shards
+from fanoutd.store import (
+    Database,
+    StoreAway,
+    campaigns,
+    finishing,
+    free_shards,
+    open_store,
+    records,
+    schema,
+    shard_leases,
+    shards,
+    windows,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import MIGRATIONS, VERSION, migrate
 from fanoutd.store.shards import Planned
@@ -70,13 +82,13 @@ def send_one(db: Database) -> None:
         campaigns.insert(db, row)
         shards.add(db, "c-1", 0, [Planned("oPERSON")])
     with db.transaction():
-        held = shards.lease(db, "n1/w1")
+        held = free_shards.lease(db, "n1/w1")
         assert held is not None
-        assert [each.openid for each in shards.claim(db, held, 10) or ()] == ["oPERSON"]
-        shards.record(db, held.shard, held.token, [(0, Progress(State.SENT, 1, 0, attempts=1))])
-        shards.release(db, held)
+        assert [each.openid for each in windows.claim(db, held, 10) or ()] == ["oPERSON"]
+        records.record(db, held.shard, held.token, [(0, Progress(State.SENT, 1, 0, attempts=1))])
+        shard_leases.release(db, held)
     with db.transaction():
-        assert campaigns.finish(db, "c-1")
+        assert finishing.finish(db, "c-1")
     assert campaigns.get(db, "c-1").reference == row.reference  # type: ignore[union-attr]
 
 
@@ -217,5 +229,5 @@ def test_shards_of_old_campaigns_cost_a_look_at_the_status_nothing(tmp_path: Pat
         for number in range(10):
             old_campaigns.add(db, f"c-old-{number}", 100, size=1)
         vars(db)["_link"].set_progress_handler(step, 10)
-        assert (shards.totals(db), shards.ready(db)) == ((3, 0), 3)
+        assert (free_shards.totals(db), free_shards.ready(db)) == ((3, 0), 3)
         assert steps < 100  # tens of instructions; of 1,000 shards it looked at five

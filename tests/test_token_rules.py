@@ -18,7 +18,7 @@ from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.token_sources import Refused, fetch, understood
 from fanoutd.dispatcher.token_standing import masked, renew_in, too_often
 from fanoutd.doctor import daemon as doctor
-from fanoutd.store import Database, campaigns, open_store, tokens
+from fanoutd.store import Database, campaigns, open_store, reasons, tokens
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.tokens import NEVER, Token, replaces
@@ -435,6 +435,13 @@ def test_refusals_of_one_token_after_another_fetch_once_in_thirty_seconds(scene:
     assert scene.refused(after=11) == 1 and scene.text() == "T-3" and scene.campaign() == ("running", None)
 
 
+def test_who_is_refused_in_the_last_moment_of_a_token_was_late_and_costs_nobody_thirty_seconds(scene: Scene) -> None:
+    scene.gate.answers = [good("T-2", 10), good("T-3", 10), good("T-4", 10)]
+    assert scene.refused() == 1
+    assert scene.refused(after=9.5) == 1 and scene.refused(after=9.5) == 1
+    assert scene.text() == "T-4" and scene.campaign() == ("running", None)
+
+
 def test_a_refused_token_that_is_handed_out_again_is_another_one_to_the_workers(scene: Scene) -> None:
     old = scene.token()
     assert old is not None and scene.refused(after=5) == 1
@@ -580,7 +587,7 @@ def test_a_pause_for_a_token_ends_with_a_good_one_also_after_a_restart(scene: Sc
 
 def test_what_else_a_campaign_waits_for_stays_said_when_a_token_comes(scene: Scene) -> None:
     with scene.db.transaction():
-        campaigns.explain(scene.db, "main", "quota", "tomorrow")
+        reasons.explain(scene.db, "main", "quota", "tomorrow")
     scene.gate.answers = [good("T-2")]
     scene.check(after=6_911)
     assert scene.text() == "T-2" and scene.campaign() == ("running", "tomorrow")

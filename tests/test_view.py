@@ -12,6 +12,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
+from fanoutd.times import duration
 from fanoutd.view import campaigns, progress, receipt, status
 
 CAMPAIGN: dict[str, Any] = {
@@ -73,10 +74,10 @@ def state(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0.0 s"), (3.25, "3.2 s"), (59.96, "1 min 00 s"), (65, "1 min 05 s"), (3599.6, "1 h 00 min"),
-     (7800, "2 h 10 min")],
+     (7800, "2 h 10 min"), (200_000, "2 d 7 h")],
 )
 def test_a_duration_in_words(seconds: float, words: str) -> None:
-    assert progress.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_a_campaign_in_one_line() -> None:

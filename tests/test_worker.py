@@ -16,7 +16,7 @@ from fanoutd.journal import in_use
 from fanoutd.outcome import State
 from fanoutd.sandbox.options import Options
 from fanoutd.sandbox.people import fate
-from fanoutd.store import shards
+from fanoutd.store import free_shards, shard_leases
 from support.bench import Bench, person, stop_between_writes, wait_for
 from support.stores import KINDS, url
 
@@ -216,10 +216,10 @@ def _hold_ledger_against_store(b: Bench, people: int) -> None:
 def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nobody(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanoutd.worker.recorder.LEASE_MS", 1500)  # first, or its import would keep the other's
-    monkeypatch.setattr("fanoutd.store.shards.LEASE_MS", 1500)
-    monkeypatch.setattr("fanoutd.worker.recorder._RENEW_AFTER", 0.3)
-    monkeypatch.setattr("fanoutd.worker.recorder._MARGIN", 0.5)
+    monkeypatch.setattr("fanoutd.worker.holds.LEASE_MS", 1500)  # first, or its import would keep the other's
+    monkeypatch.setattr("fanoutd.store.shard_leases.LEASE_MS", 1500)
+    monkeypatch.setattr("fanoutd.worker.holds._RENEW_AFTER", 0.3)
+    monkeypatch.setattr("fanoutd.worker.holds._MARGIN", 0.5)
     b = bench(concurrency=4, latency="50ms")
     b.campaign(400)
     worker = b.work()
@@ -244,10 +244,10 @@ def test_a_worker_stopped_beyond_its_lease_starts_nothing_under_it_and_loses_nob
 def test_what_was_taken_over_from_a_stopped_worker_is_told_by_it_when_it_wakes(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanoutd.worker.recorder.LEASE_MS", 1500)  # first, or its import would keep the other's
-    monkeypatch.setattr("fanoutd.store.shards.LEASE_MS", 1500)
-    monkeypatch.setattr("fanoutd.worker.recorder._RENEW_AFTER", 0.3)
-    monkeypatch.setattr("fanoutd.worker.recorder._MARGIN", 0.5)
+    monkeypatch.setattr("fanoutd.worker.holds.LEASE_MS", 1500)  # first, or its import would keep the other's
+    monkeypatch.setattr("fanoutd.store.shard_leases.LEASE_MS", 1500)
+    monkeypatch.setattr("fanoutd.worker.holds._RENEW_AFTER", 0.3)
+    monkeypatch.setattr("fanoutd.worker.holds._MARGIN", 0.5)
     monkeypatch.setattr("fanoutd.dispatcher.recovery.TAKEN_OVER_AFTER_MS", 500)
     b = bench(concurrency=4, latency="50ms")
     b.campaign(400)
@@ -269,11 +269,11 @@ def test_a_shard_that_is_given_back_is_free_for_whoever_looked_before(bench: Mak
     b = bench()
     b.campaign(10)
     with b.db.transaction():
-        held = shards.lease(b.db, "node1/w1")
+        held = free_shards.lease(b.db, "node1/w1")
         assert held is not None
     with b.db.transaction():
-        free = shards.ask_free(b.db)
-        shards.release(b.db, held)
-        (taken, campaign, window), = shards.take(b.db, "node1/w2", 64, free)
+        free = free_shards.ask_free(b.db)
+        shard_leases.release(b.db, held)
+        (taken, campaign, window), = free_shards.take(b.db, "node1/w2", 64, free)
         assert (taken.shard, taken.token, campaign.id) == (held.shard, held.token + 1, "c-1")
         assert len(window.people() or []) == 10

@@ -12,12 +12,13 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fanoutd import folders
 from fanoutd.errors import BadInput
 from fanoutd.ids import keyed_campaign_id
 from fanoutd.lines import encode
@@ -121,7 +122,7 @@ class Drop:
 
     def read(self, name: str) -> Left | None:
         """None when it is gone. Raises NotTaken."""
-        with self._opened() as here:
+        with folders.opened(self.folder) as here:
             try:
                 found = os.stat(name, dir_fd=here, follow_symlinks=False)
                 fd = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=here)
@@ -146,15 +147,6 @@ class Drop:
 
     def remove(self, name: str) -> None:
         """It is taken, or will never be."""
-        with self._opened() as here, suppress(FileNotFoundError):
+        with folders.opened(self.folder) as here, suppress(FileNotFoundError):
             os.unlink(name, dir_fd=here)
             os.fsync(here)
-
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fanoutd import folders
 from fanoutd.errors import NotPermitted
 
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -34,7 +35,7 @@ class Place:
     @contextmanager
     def locked(self, name: str, seconds: float) -> Iterator[bool]:
         """Whether the lock of this name is ours, within so many seconds."""
-        with self._opened() as here:
+        with folders.opened(self.folder) as here:
             fd = _lock_file(here, name)
         try:
             yield _taken(fd, time.monotonic() + seconds)
@@ -43,7 +44,7 @@ class Place:
 
     def read(self, name: str) -> bytes:
         """Empty when it is not there."""
-        with self._opened() as here:
+        with folders.opened(self.folder) as here:
             try:
                 fd = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=here)
             except FileNotFoundError:
@@ -57,7 +58,7 @@ class Place:
     def write(self, name: str, data: bytes) -> None:
         """In one piece, also over a power failure."""
         half = f"{name}.{os.getpid()}"
-        with self._opened() as here:
+        with folders.opened(self.folder) as here:
             with suppress(FileNotFoundError):
                 os.unlink(half, dir_fd=here)
             try:
@@ -72,16 +73,8 @@ class Place:
                 raise
 
     def remove(self, name: str) -> None:
-        with self._opened() as here, suppress(FileNotFoundError):
+        with folders.opened(self.folder) as here, suppress(FileNotFoundError):
             os.unlink(name, dir_fd=here)
-
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
 
 
 def of(state_dir: Path | None) -> Place:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, unquote, urlencode, urlsplit
+
+from fanoutd.config import url_options
 
 PORT = 3306
 
@@ -77,15 +79,7 @@ def _database(parts: SplitResult) -> str:
 
 
 def _options(parts: SplitResult) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _OPTIONS:
-            raise ValueError(f"has no option {name!r}; there are {', '.join(_OPTIONS)}")
-        if name in found:
-            raise ValueError(f"has {name} twice")
-        if name in _SWITCHES and value not in ("on", "off"):
-            raise ValueError(f"option {name}: wants on or off")
-        found[name] = value
+    found = url_options.options(parts.query, _OPTIONS, _SWITCHES)
     if "charset" in found:
         _check_charset(found["charset"])
     if found.get("ssl") == "off" and {"ssl_ca", "ssl_cert", "ssl_key"} & found.keys():

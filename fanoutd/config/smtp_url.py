@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
+from fanoutd.config import url_options
 from fanoutd.config.values import word
 
 Security = Literal["plain", "starttls", "tls"]
@@ -95,17 +96,9 @@ def _login(parts: SplitResult) -> tuple[str | None, str]:
 
 
 def _options(parts: SplitResult, security: Security) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _OPTIONS:
-            raise ValueError(f"has no option {name!r}; there are {', '.join(_OPTIONS)}")
-        if name in found:
-            raise ValueError(f"has {name} twice")
-        if name in _SWITCHES and value not in ("on", "off"):
-            raise ValueError(f"option {name}: wants on or off")
-        if not value:
-            raise ValueError(f"option {name}: wants a file")
-        found[name] = value
+    found = url_options.options(parts.query, _OPTIONS, _SWITCHES)
+    if found.get("ssl_ca") == "":
+        raise ValueError("option ssl_ca: wants a file")
     if found and security == "plain":
         raise ValueError("names ssl options, and smtp:// is not encrypted; write smtp+starttls:// or smtps://")
     if "ssl_ca" in found and found.get("ssl_verify") == "off":

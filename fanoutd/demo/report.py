@@ -13,7 +13,8 @@ from rich.text import Text
 
 from fanoutd.demo.audit import Audit
 from fanoutd.outcome import describe
-from fanoutd.view.progress import ACCENT, duration, reached
+from fanoutd.times import duration
+from fanoutd.view.progress import ACCENT, reached
 
 
 def seconds_taken(campaign: dict[str, Any]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fanoutd.store import Database, campaigns, shards
+from fanoutd.store import Database, free_shards, reasons
 
 #: Bytes that must be free for workers to claim anybody: a piece of a journal, and what SQLite needs beside it.
 _LEAST_ROOM = 2 << 20
@@ -22,7 +22,7 @@ class Announcer:
 
     def announce(self, db: Database) -> None:
         """Wake workers when shards wait for them. Raises StoreAway."""
-        waiting = shards.ready(db)
+        waiting = free_shards.ready(db)
         if waiting:
             self.wake(db, waiting)
 
@@ -41,5 +41,5 @@ class Announcer:
         full = disk.f_bavail * disk.f_frsize < _LEAST_ROOM
         if full != self._disk_full:
             with db.transaction():
-                campaigns.explain_all(db, "disk", f"the disk of {self._journals} is full: make room" if full else None)
+                reasons.explain_all(db, "disk", f"the disk of {self._journals} is full: make room" if full else None)
             self._disk_full = full

@@ -19,7 +19,7 @@ from fanoutd.report.build import Report, all_reached, build, paused_subject
 from fanoutd.report.mail_html import mail_html
 from fanoutd.report.text import text
 from fanoutd.report.words import number
-from fanoutd.store import Database, campaigns, notices, outbox
+from fanoutd.store import Database, campaigns, counters, notices, outbox
 from fanoutd.store.campaigns import FINAL, Campaign
 from fanoutd.store.outbox import Errand
 from fanoutd.times import wall_ms
@@ -120,7 +120,7 @@ class CampaignMails:
 
     def _look(self, db: Database, errand: Errand, campaign: Campaign) -> str | None:
         payload, now = errand.payload, db.now_ms()
-        counts = campaigns.counts(db, campaign.id).by_state
+        counts = counters.counts(db, campaign.id).by_state
         if campaign.state not in FINAL or counts == payload["said"]:
             rarely = min(_LOOK_RARELY_MS, max(_LOOK_MS, (now - payload["since"]) // 20))
             outbox.postpone(db, errand, rarely, {**payload, "seen": None})

@@ -14,7 +14,7 @@ from typing import Any
 from fanoutd.dispatcher.queries import RpcError
 from fanoutd.figures import Count, uncounted
 from fanoutd.outcome import Ended, State
-from fanoutd.store import Database, campaigns, history
+from fanoutd.store import Database, activity, campaigns, finishing, history
 from fanoutd.store.campaigns import DISTRUSTED, FINAL, Campaign
 from fanoutd.store.corrections import StillHeld, reopen, resolve
 from fanoutd.store.history import OURSELVES, By
@@ -79,10 +79,10 @@ def resume(db: Database, campaign: Campaign, by: By = OURSELVES) -> str:
             raise RpcError(WRONG_STATE, campaign.reason or "its message is not configured", "campaign")
         before = campaigns.before_pause(db, campaign)
         _move(db, campaign, before, cause=None, reason=None)
-        campaigns.let_go_on(db, campaign.id)
+        activity.let_go_on(db, campaign.id)
         history.note(db, campaign.id, "resumed", by)
     with db.transaction():
-        campaigns.finish(db, campaign.id)
+        finishing.finish(db, campaign.id)
     return before
 
 
@@ -99,7 +99,7 @@ def retry(db: Database, campaign: Campaign, failed: bool, unknown: bool, by: By 
                 raise RpcError(WRONG_STATE, words, "campaign")
             if again and campaign.state == "done":
                 _move(db, campaign, "running", finished_at=None)
-            campaigns.let_go_on(db, campaign.id)
+            activity.let_go_on(db, campaign.id)
             if again:
                 whom = " and ".join(word for word, is_meant in (("failed", failed), ("unknown", unknown)) if is_meant)
                 history.note(db, campaign.id, "retried", by, f"{history.people(again)}, {whom}")
@@ -122,7 +122,7 @@ def settle(
             history.note(db, campaign.id, "resolved", by, f"{history.people(settled)} as {word}")
     count(campaign.account, ended)
     with db.transaction():
-        campaigns.finish(db, campaign.id)
+        finishing.finish(db, campaign.id)
     found = campaigns.get(db, campaign.id)
     return found.state if found else campaign.state
 

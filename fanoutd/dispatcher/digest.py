@@ -13,7 +13,7 @@ from fanoutd import cron, digest, failpoint
 from fanoutd.config import Config
 from fanoutd.digest import Campaign, Digest
 from fanoutd.mail.event import Event
-from fanoutd.store import Database, campaigns, recurring, summary
+from fanoutd.store import Database, campaigns, counters, recurring, summary
 from fanoutd.times import wall_ms
 
 #: Campaigns that are summed up; a day has fewer.
@@ -72,7 +72,7 @@ def event(figures: Digest, planned: int) -> Event:
 def _ended(db: Database, since: int, until: int) -> tuple[list[Campaign], Counter[str]]:
     found, errors = [], Counter[str]()
     for row in summary.ended(db, since, until, _MOST):
-        counts = campaigns.counts(db, row[0])
+        counts = counters.counts(db, row[0])
         errors.update(counts.errors)
         found.append(_campaign(row, counts.by_state))
     return found, errors
@@ -80,7 +80,7 @@ def _ended(db: Database, since: int, until: int) -> tuple[list[Campaign], Counte
 
 def _now(db: Database, *states: str) -> list[Campaign]:
     return [
-        Campaign(each.id, each.message, each.reference, each.state, each.reason, campaigns.counts(db, each.id).by_state)
+        Campaign(each.id, each.message, each.reference, each.state, each.reason, counters.counts(db, each.id).by_state)
         for each in campaigns.in_states(db, *states)
     ]
 

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from fanoutd.config import Config
 from fanoutd.dispatcher import finish, statements
 from fanoutd.dispatcher.campaign_mails import CampaignMails
-from fanoutd.store import Database, StoreAway, campaigns, notices, outbox
+from fanoutd.store import Database, StoreAway, campaigns, counters, notices, outbox
 from fanoutd.store.campaigns import FINAL
 from fanoutd.store.outbox import Errand
 from fanoutd.times import sql_now, wall_ms
@@ -167,7 +167,7 @@ def _finish(config: Config, db: Database, errand: Errand) -> str | None:
         with db.transaction():
             outbox.settled(db, errand, _WORDS if errand.name in _WORDS else (errand.name,))
         return None
-    known = finish.facts(campaign, campaigns.counts(db, campaign.id), _timezone(config, campaign.account))
+    known = finish.facts(campaign, counters.counts(db, campaign.id), _timezone(config, campaign.account))
     if wanted.statement is None or wanted.database is None or errand.payload.get("command_only"):
         if wanted.command:
             finish.run(wanted.command, known)

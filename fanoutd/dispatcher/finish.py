@@ -12,7 +12,8 @@ from typing import IO, Any
 
 from fanoutd import message
 from fanoutd.errors import FanoutdError
-from fanoutd.store.campaigns import Campaign, Counts
+from fanoutd.store.campaigns import Campaign
+from fanoutd.store.counters import Counts
 from fanoutd.times import sql_now
 from fanoutd.values import query_values
 

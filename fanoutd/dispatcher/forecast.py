@@ -17,7 +17,7 @@ from fanoutd.errors import FanoutdError
 from fanoutd.outcome import channel_number
 from fanoutd.quiet import seconds_lost
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns
+from fanoutd.store import Database, campaigns, counters
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.quotas import left
 from fanoutd.store.shards import Planned
@@ -132,7 +132,7 @@ def warn(db: Database, campaign: str, had: int | None) -> None:
     found = campaigns.get(db, campaign)
     if had is None or found is None or not found.planned or found.state != "running":
         return
-    total = campaigns.counts(db, campaign).total
+    total = counters.counts(db, campaign).total
     if total > had:
         channel = found.definition["channels"][0]
         words = f"{total} people, {had} calls left today on {channel}: the rest goes out when there is quota again"

@@ -15,7 +15,7 @@ from fanoutd import gates
 from fanoutd.bucket import Bucket, bucket_path
 from fanoutd.config import Account, Config, sqlite_path
 from fanoutd.outcome import CHANNELS, channel_name, channel_number
-from fanoutd.store import Database, campaigns, quotas, shards, tokens
+from fanoutd.store import Database, campaigns, free_shards, quotas, shard_leases, tokens
 from fanoutd.times import wall_ms
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Limits:
                 for channel in CHANNELS:
                     cap = account.daily_limit.get(channel)
                     quotas.cap(db, account.name, channel_number(channel), wall_ms(), cap)
-                shards.unpark(db, account.name)
+                shard_leases.unpark(db, account.name)
 
     def begins(self, db: Database, name: str) -> None:
         """A campaign of the account begins: what is left is asked for, once for many."""
@@ -83,7 +83,7 @@ class Limits:
         for name in {each.account for each in campaigns.in_states(db, "planning", "running")}:
             self._ask_for(db, name, self._channels(db, name))
         with db.transaction():
-            quotas.tidy(db, wall_ms(), nobody_claimed=not shards.totals(db)[1])
+            quotas.tidy(db, wall_ms(), nobody_claimed=not free_shards.totals(db)[1])
 
     def sweep(self, db: Database) -> None:
         """Every few seconds: rests that are over, and what running campaigns wait for."""
@@ -156,7 +156,7 @@ class Limits:
             elif quota.rest_until is not None and quota.rest_until <= at:
                 quotas.rest(db, name, channel, at + NOT_YET_MS, at)
             if reopened or quota.left:
-                shards.unpark(db, name)
+                shard_leases.unpark(db, name)
         if reopened:
             log.info("account %s: %s may be called again, %d calls left", name, channel_name(channel), counted.remain)
             self._reopened(db)

@@ -54,7 +54,7 @@ from fanoutd.log import follow as follow_log
 from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
-from fanoutd.store import campaigns, history
+from fanoutd.store import campaigns, finishing, history
 
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
 _LAST_WORDS = 1.0
@@ -215,7 +215,7 @@ class Dispatcher:
         for each in campaigns.in_states(db, "planning", "scheduled", "running"):
             if each.planned:
                 with db.transaction():
-                    campaigns.finish(db, each.id)
+                    finishing.finish(db, each.id)
             elif each.node == self._node:
                 self._plan_queue.add(each)
             else:

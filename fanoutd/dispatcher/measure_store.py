@@ -15,7 +15,7 @@ from fanoutd.health.conditions import Key
 from fanoutd.health.judge import Finding
 from fanoutd.health.mails import span
 from fanoutd.outcome import channel_name
-from fanoutd.store import Database, campaigns, meta, nodes, quotas
+from fanoutd.store import Database, campaigns, counters, meta, nodes, quotas
 from fanoutd.store.database import holes
 from fanoutd.times import clock, iso, local_ms, wall_ms
 
@@ -135,7 +135,7 @@ def _stuck(db: Database, config: Config, progress: dict[str, list[int]], at: int
     running = campaigns.in_states(db, "running")[:_WATCHED]
     stuck = []
     for each in running:
-        counts = campaigns.counts(db, each.id)
+        counts = counters.counts(db, each.id)
         ended, since = progress.get(each.id, [-1, at])
         moves = ended != counts.total - counts.pending or not counts.pending or each.reason is not None
         progress[each.id] = [counts.total - counts.pending, at if moves or since > at else since]

@@ -16,7 +16,17 @@ from fanoutd.dispatcher.audience import AudienceAway, NotConfigured, Unsupplied,
 from fanoutd.figures import Count, uncounted
 from fanoutd.outcome import RENDER, Ended, State
 from fanoutd.spool import Spool
-from fanoutd.store import Database, again_if_busy, campaigns, history, shards, subscribers
+from fanoutd.store import (
+    Database,
+    again_if_busy,
+    campaigns,
+    counters,
+    finishing,
+    history,
+    plan_owners,
+    shards,
+    subscribers,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.shards import Planned
 from fanoutd.times import wall_ms
@@ -81,7 +91,7 @@ class Planner:
                 "UPDATE fanout_campaign SET started_at = COALESCE(started_at, %s) WHERE id = %s",
                 wall_ms(), campaign.id,
             )  # fmt: skip
-            campaigns.node_is_there(db, campaign.id)
+            plan_owners.node_is_there(db, campaign.id)
             if state == "scheduled":
                 campaigns.move(db, campaign.id, "scheduled", "planning")
         found = campaigns.get(db, campaign.id)
@@ -92,7 +102,7 @@ class Planner:
     def _own(self, db: Database, campaign: str, *states: str, lock: str | None = None) -> str:
         """The campaign's state, one of these, which it keeps until the transaction ends, as its plan stays ours.
         Raises _Stopped."""
-        state = campaigns.still_of(db, campaign, self._node, db.LOCK if lock is None else lock)
+        state = plan_owners.still_of(db, campaign, self._node, db.LOCK if lock is None else lock)
         if state not in states:
             raise _Stopped
         return state
@@ -116,10 +126,10 @@ class Planner:
             self._own(db, campaign.id, *states)
             db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", campaign.id)
             campaigns.move(db, campaign.id, "planning", "running", reason=None)
-            campaigns.explain_plan(db, campaign.id, None)
-            history.note(db, campaign.id, "planned", detail=history.people(campaigns.counts(db, campaign.id).total))
+            plan_owners.explain_plan(db, campaign.id, None)
+            history.note(db, campaign.id, "planned", detail=history.people(counters.counts(db, campaign.id).total))
         with db.transaction():
-            campaigns.finish(db, campaign.id)
+            finishing.finish(db, campaign.id)
         self._spool.remove(campaign.id)
 
     def _release(
@@ -137,7 +147,7 @@ class Planner:
     def _wait(self, db: Database, campaign: Campaign, reason: str) -> None:
         with db.transaction():
             self._own(db, campaign.id, "planning", "running")
-            campaigns.explain_plan(db, campaign.id, reason)
+            plan_owners.explain_plan(db, campaign.id, reason)
 
 
 def _already(db: Database, campaign: Campaign) -> Iterator[str]:

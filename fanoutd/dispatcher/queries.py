@@ -9,8 +9,10 @@ from dataclasses import fields
 from typing import Any
 
 from fanoutd.outcome import State, channel_name, errcode_word
-from fanoutd.store import Database, campaigns, history
-from fanoutd.store.campaigns import FINAL, Campaign, Counts, Filter
+from fanoutd.store import Database, campaigns, counters, history, listing
+from fanoutd.store.campaigns import FINAL, Campaign
+from fanoutd.store.counters import Counts
+from fanoutd.store.listing import Filter
 from fanoutd.times import iso, wall_ms
 
 #: The span over which a campaign's rate is taken, in seconds.
@@ -84,7 +86,7 @@ class Queries:
         self._rates = Rates()
 
     def get(self, db: Database, campaign: Campaign) -> dict[str, Any]:
-        return self._object(campaign, campaigns.counts(db, campaign.id))
+        return self._object(campaign, counters.counts(db, campaign.id))
 
     def list(self, db: Database, params: dict[str, Any]) -> dict[str, Any]:
         state, limit = params.get("state"), _limit(params.get("limit"), 50)
@@ -94,8 +96,8 @@ class Queries:
         if params.get("before") is not None:
             before = known(db, str(params["before"]), "before")
         which = Filter(**{field.name: params[field.name] for field in fields(Filter) if field.name in params})
-        found = campaigns.listed(db, which, limit, before)
-        counts = campaigns.counts_of(db, [each.id for each in found])
+        found = listing.listed(db, which, limit, before)
+        counts = counters.counts_of(db, [each.id for each in found])
         return {"campaigns": [self._object(each, counts[each.id]) for each in found]}
 
     def _object(self, campaign: Campaign, counts: Counts) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from fanoutd.figures import Count, uncounted
 from fanoutd.outcome import DOUBTFUL, Ended, State, channel_number
-from fanoutd.store import Database, campaigns
+from fanoutd.store import Database, finishing
 from fanoutd.store.corrections import resolve
 from fanoutd.times import wall_ms
 
@@ -148,7 +148,7 @@ class Receipts:
                 )  # fmt: skip
         self._count(fits[0].account, ended)
         with db.transaction():
-            campaigns.finish(db, fits[0].campaign)
+            finishing.finish(db, fits[0].campaign)
         self._unknown[openid].remove(fits[0])
         log.info("campaign %s: a receipt settled one unknown delivery: %s", fits[0].campaign, state.word)
 

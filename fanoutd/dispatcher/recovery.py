@@ -14,9 +14,22 @@ from fanoutd.dispatcher.threads import each_by_itself
 from fanoutd.figures import Count, uncounted
 from fanoutd.journal import Orphan, adopt, in_use, tag, worker_of
 from fanoutd.outcome import Ended, State, channel_number, repeatable
-from fanoutd.store import Database, campaigns, history, quotas, rounds, shards
+from fanoutd.store import (
+    Database,
+    campaigns,
+    deliveries,
+    finishing,
+    history,
+    quotas,
+    records,
+    rounds,
+    shard_leases,
+    shards,
+)
 from fanoutd.store.campaigns import DISTRUSTED
-from fanoutd.store.shards import Lease, Person, Result
+from fanoutd.store.deliveries import Person
+from fanoutd.store.records import Result
+from fanoutd.store.shard_leases import Lease
 from fanoutd.testimony import Testimony, read
 from fanoutd.times import wall_ms
 
@@ -59,7 +72,7 @@ def _settle_all(db: Database, orphan: Orphan, node: str, at_any_risk: AtAnyRisk,
     if db.shared:  # a lease that is about to be committed would be found when this journal is not read any more
         with db.transaction():
             rounds.ended(db, f"{node}/{worker_of(orphan.name)}")
-    for held in shards.of_owner(db, f"{node}/{orphan.name}"):
+    for held in shard_leases.of_owner(db, f"{node}/{orphan.name}"):
         settle(db, held, said, at_any_risk, count=count)
     _settle_late(db, said, count)
     failpoint.reach("after_recovery")
@@ -68,10 +81,10 @@ def _settle_all(db: Database, orphan: Orphan, node: str, at_any_risk: AtAnyRisk,
 
 def _without_journal(db: Database, journals: Path, node: str, at_any_risk: AtAnyRisk, count: Count) -> None:
     """Leases of this node of which no journal can speak: whatever was claimed is unknown."""
-    for owner in shards.owners(db):
+    for owner in shard_leases.owners(db):
         holder, _, name = owner.partition("/")
         if holder == node and not (journals / name).exists():
-            for held in shards.of_owner(db, owner):
+            for held in shard_leases.of_owner(db, owner):
                 settle(db, held, Testimony(reliable=False), at_any_risk, count=count)
 
 
@@ -80,7 +93,7 @@ def take_over(db: Database, node: str, count: Count = uncounted) -> int:
 
     Nobody here can read their journals: whoever was claimed is unknown, until they come back and tell.
     """
-    ended = [held for held in shards.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
+    ended = [held for held in shard_leases.expired(db, TAKEN_OVER_AFTER_MS) if held.owner.partition("/")[0] != node]
     lost: Counter[tuple[str, str]] = Counter()  # campaign, dead node -> people whom it alone can tell of
 
     def taken(held: Lease) -> None:
@@ -104,7 +117,7 @@ def settle(
     results: list[Result] = []
     ended: Ended = Counter()
     with db.transaction():
-        if not shards.still_held(db, held, ended_before):
+        if not shard_leases.still_held(db, held, ended_before):
             return None
         campaign = campaigns.get(db, held.campaign)
         if campaign is None or campaign.cause in DISTRUSTED:  # `repair` reads the journals itself
@@ -112,7 +125,7 @@ def settle(
         channels = tuple(channel_number(c) for c in campaign.definition["channels"])
         risk = at_any_risk(campaign.account)
         # Who bears this token was handed back already, and not sent to since.
-        claimed = [person for person in shards.in_flight(db, held.shard) if person.attempt != held.token]
+        claimed = [person for person in deliveries.in_flight(db, held.shard) if person.attempt != held.token]
         quotas.settle(
             db, campaign.account, channels[0], wall_ms(), len(claimed), _calls(said, held, claimed, channels[0]),
             held.owner,
@@ -124,12 +137,12 @@ def settle(
                 after = replace(after, state=State.RESEND)
             if after != person.progress:
                 results.append((person.pos, after))
-        shards.record(db, held.shard, held.token, results, ended)
-        shards.release(db, held)
+        records.record(db, held.shard, held.token, results, ended)
+        shard_leases.release(db, held)
     count(campaign.account, ended)
     failpoint.reach("mid_recovery")
     with db.transaction():
-        campaigns.finish(db, held.campaign)
+        finishing.finish(db, held.campaign)
     unknown = sum(after.doubtful for _, after in results)
     log.info("shard %d of campaign %s recovered: %d settled, %d unknown", held.shard, held.campaign,
              len(results) - unknown, unknown)  # fmt: skip
@@ -160,11 +173,11 @@ def _settle_late(db: Database, said: Testimony, count: Count) -> None:
                 continue
             channels = tuple(channel_number(c) for c in campaign.definition["channels"])
             results: list[Result] = []
-            for person in shards.given_up(db, shard, token):
+            for person in deliveries.given_up(db, shard, token):
                 before = replace(person.progress, state=State.PENDING)
                 place, own = (shard, person.pos, token), person.person is not None
                 after = said.judge(before, place, person.openid, channels, own)
                 if not after.doubtful:
                     results.append((person.pos, after))
-            shards.record(db, shard, token, results, ended)
+            records.record(db, shard, token, results, ended)
         count(campaign.account, ended)

@@ -22,7 +22,7 @@ from fanoutd.dispatcher import token_advice, token_forced, token_shared
 from fanoutd.dispatcher.cluster import Hold, nobody_else
 from fanoutd.dispatcher.token_sources import READ_EVERY, Refused, fetch, source
 from fanoutd.dispatcher.token_standing import REFUSED_EVERY, Standing, due, renew_in, shown
-from fanoutd.store import Database, again_if_busy, campaigns, meta, tokens
+from fanoutd.store import Database, again_if_busy, campaigns, meta, reasons, tokens
 from fanoutd.store.tokens import NEVER, Token
 from fanoutd.times import wall_ms
 
@@ -39,6 +39,8 @@ _LATE = 0.05
 #: When to look whether there is a pause that was written late, in seconds.
 _SOON = 2.0
 
+#: Before the end of a token's life, in milliseconds: who is refused with it then was late, no more.
+_LAST_MOMENT_MS = 1_000
 _AGAIN = "WeChat refuses the access token; another one is asked for within 30 s"
 _SAME = "WeChat hands out the very token that it refuses; `fanoutd token refresh --force` makes it give another one"
 _UNCHANGED = "WeChat refuses the token in the table ({place}); nothing is sent until another one stands there"
@@ -179,13 +181,15 @@ class Refresher:
         standing, at = self._standings[name], time.monotonic()
         if there is not None:
             standing.refused = tokens.fingerprint(there.text)
+            if there.expires_at - wall_ms() < _LAST_MOMENT_MS:
+                there = None  # a call that left just before its end: no refusal of a good one, which is rationed
         if source(self._accounts[name]) != "database":
             wait = standing.error if at < standing.next_at else None
             if there is not None and at - standing.replaced_at < REFUSED_EVERY:
                 wait = wait or _AGAIN
             if wait is not None:
                 with db.transaction():
-                    campaigns.explain(db, name, "token", wait)
+                    reasons.explain(db, name, "token", wait)
                 return
             if there is not None:
                 standing.replaced_at = at
@@ -264,7 +268,7 @@ class Refresher:
     def _resumed(self, db: Database, name: str) -> bool:
         """Campaigns that stopped for want of a token go on by themselves; says whether there were any."""
         with db.transaction():
-            campaigns.well_again(db, name, "token")
+            reasons.well_again(db, name, "token")
             stopped = _paused(db, name, db.LOCK)  # an operator may be pausing one of them for longer
             for each in stopped:
                 campaigns.move(db, each, "paused", "running", cause=None, reason=None)
@@ -279,7 +283,7 @@ def _stop(db: Database, name: str, why: Refused, usable: bool) -> None:
                 if each.account == name:
                     campaigns.move(db, each.id, "running", "paused", cause="token", reason=str(why))
         elif not usable:
-            campaigns.explain(db, name, "token", str(why))
+            reasons.explain(db, name, "token", str(why))
 
 
 def _keep(db: Database, name: str, token: Token, dead: str) -> None:

@@ -18,10 +18,28 @@ from pathlib import Path
 
 from fanoutd.journal import in_use, kept, tag
 from fanoutd.outcome import LONG_AGO, OPEN, Progress, State, channel_number
-from fanoutd.store import Database, StoreBusy, campaigns, history, retention, shards
-from fanoutd.store.campaigns import Campaign, Heard
+from fanoutd.store import (
+    Database,
+    StoreBusy,
+    activity,
+    campaigns,
+    counters,
+    deliveries,
+    finishing,
+    history,
+    plan_owners,
+    records,
+    repairs,
+    retention,
+    shard_leases,
+    shards,
+)
+from fanoutd.store.campaigns import Campaign
+from fanoutd.store.deliveries import Person
 from fanoutd.store.history import OURSELVES, By
-from fanoutd.store.shards import Person, Result, Shard
+from fanoutd.store.records import Result
+from fanoutd.store.repairs import Heard
+from fanoutd.store.shards import Shard
 from fanoutd.testimony import Call, Testimony, read, replay
 
 log = logging.getLogger(__name__)
@@ -64,7 +82,7 @@ def repair(
         there = {each.id: each for each in shards.of_campaign(db, campaign.id, db.LOCK)}
         if {id: each.token for id, each in there.items()} != {id: each.token for id, each in seen.items()}:
             raise StoreBusy(f"campaign {campaign.id} has changed meanwhile")
-        before_us = campaigns.heard(db, campaign.id, db.LOCK) or Heard()
+        before_us = repairs.heard(db, campaign.id, db.LOCK) or Heard()
         tokens = past.tokens | Counter(before_us.tokens)
         heard = Heard(before_us.nodes | {node}, tokens)
         missing = sorted(set(others) - heard.nodes)
@@ -73,7 +91,7 @@ def repair(
         _find_strays(db, past, there)
         for shard in there.values():
             results = []
-            for person in shards.people(db, shard.id):
+            for person in deliveries.people(db, shard.id):
                 after = _after(past, shard, person, channels)
                 if after != person.progress:
                     results.append((person, after))
@@ -84,19 +102,19 @@ def repair(
             changed += len(results)
         history.note(db, campaign.id, "repaired", by, f"{history.people(changed)} changed by this node's journals")
         if missing:
-            campaigns.hear(db, campaign.id, heard, _waits_for(missing))
+            repairs.hear(db, campaign.id, heard, _waits_for(missing))
             log.warning("campaign %s: %d people changed; %s", campaign.id, changed, _waits_for(missing))
             return changed
-        campaigns.hear(db, campaign.id, None)
-        campaigns.take_in_hand(db, campaign.id, node)
-        campaigns.let_go_on(db, campaign.id)
+        repairs.hear(db, campaign.id, None)
+        plan_owners.take_in_hand(db, campaign.id, node)
+        activity.let_go_on(db, campaign.id)
         if campaign.state == "paused":
             before = campaigns.before_pause(db, campaign)
             campaigns.move(db, campaign.id, "paused", before, noted=True, cause=None, reason=None)
         else:
-            campaigns.trust(db, campaign.id)
+            repairs.trust(db, campaign.id)
     with db.transaction():
-        campaigns.finish(db, campaign.id)
+        finishing.finish(db, campaign.id)
     log.warning("campaign %s repaired: %d people changed", campaign.id, changed)
     return changed
 
@@ -149,7 +167,7 @@ def _find_strays(db: Database, past: Past, there: dict[int, Shard]) -> None:
 
 
 def _places(db: Database, there: dict[int, Shard]) -> Iterator[Place]:
-    return ((shard, person.pos, tag(person.openid)) for shard in there for person in shards.people(db, shard))
+    return ((shard, person.pos, tag(person.openid)) for shard in there for person in deliveries.people(db, shard))
 
 
 def _after(past: Past, shard: Shard, person: Person, channels: tuple[int, ...]) -> Progress:
@@ -196,13 +214,13 @@ def _write_part(db: Database, past: Past, shard: Shard, results: list[tuple[Pers
         by_token.setdefault(max(known, default=person.attempt), []).append((person, after))
     for token, some in by_token.items():
         _correct(db, shard.id, token, some)
-    shards.recount(db, shard.id)
+    counters.recount(db, shard.id)
 
 
 def _write(db: Database, shard: Shard, token: int, results: list[tuple[Person, Progress]]) -> None:
     """The shard is free then, and its token beyond every lease that there ever was."""
-    _correct(db, shard.id, shards.retake(db, shard.id, token), results)
-    shards.recount(db, shard.id)
+    _correct(db, shard.id, shard_leases.retake(db, shard.id, token), results)
+    counters.recount(db, shard.id)
 
 
 def _correct(db: Database, shard: int, token: int, results: list[tuple[Person, Progress]]) -> None:
@@ -210,5 +228,5 @@ def _correct(db: Database, shard: int, token: int, results: list[tuple[Person, P
         (person.pos, replace(person.progress, state=State.PENDING))
         for person, _ in results if person.progress.state is State.FAILED
     ]  # fmt: skip
-    shards.correct(db, shard, token, refused)
-    shards.correct(db, shard, token, [(person.pos, after) for person, after in results])
+    records.correct(db, shard, token, refused)
+    records.correct(db, shard, token, [(person.pos, after) for person, after in results])

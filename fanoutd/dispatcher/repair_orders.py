@@ -13,7 +13,7 @@ from fanoutd.dispatcher.planner import Planner
 from fanoutd.dispatcher.queries import RpcError, known
 from fanoutd.dispatcher.repair import repair
 from fanoutd.errors import FanoutdError
-from fanoutd.store import Database, campaigns, nodes
+from fanoutd.store import Database, nodes, plan_owners, repairs
 from fanoutd.store.campaigns import DISTRUSTED, Campaign
 from fanoutd.store.history import OURSELVES, By
 from fanoutd.times import wall_ms
@@ -44,8 +44,8 @@ class RepairOrders:
 
     def take_part(self, db: Database) -> None:
         """In what was ordered on another node; it cannot read our journals. Raises RpcError, StoreAway."""
-        for each in campaigns.in_repair(db):
-            heard = campaigns.heard(db, each.id)
+        for each in repairs.in_repair(db):
+            heard = repairs.heard(db, each.id)
             if heard and self._home.node not in heard.nodes and each.cause in DISTRUSTED:
                 self.carry_out(each)
 
@@ -60,7 +60,7 @@ class RepairOrders:
         if campaign.send_at is not None and campaign.send_at > wall_ms():
             return  # nobody can have been sent to
         with db.transaction():
-            campaigns.take_in_hand(db, campaign.id, self._home.node)
+            plan_owners.take_in_hand(db, campaign.id, self._home.node)
         try:
             self._planner.complete(db, self._planner.begin(db, campaign), ("paused",))
         except FanoutdError as e:

@@ -8,8 +8,9 @@ from fanoutd.config import Config
 from fanoutd.dispatcher.queries import campaign_object
 from fanoutd.outcome import meaning
 from fanoutd.report.timeline import encode
-from fanoutd.store import Database, campaigns, history, nodes, timelines
-from fanoutd.store.campaigns import Campaign, Counts
+from fanoutd.store import Database, counters, history, nodes, timelines
+from fanoutd.store.campaigns import Campaign
+from fanoutd.store.counters import Counts
 from fanoutd.times import iso
 
 Answer = dict[str, Any]
@@ -31,7 +32,7 @@ def answer(db: Database, config: Config, campaign: Campaign) -> Answer:
     """
     now = db.now_ms()
     ended = timelines.read(db, campaign, now)
-    counts = campaigns.counts(db, campaign.id)
+    counts = counters.counts(db, campaign.id)
     account = config.accounts.get(campaign.account)
     begin = campaign.started_at or campaign.created_at
     return {

@@ -18,8 +18,9 @@ from typing import Any
 
 from fanoutd.dispatcher.importer import has_list
 from fanoutd.spool import Spool
-from fanoutd.store import Database, campaigns, nodes, shards
-from fanoutd.store.campaigns import Active, Campaign
+from fanoutd.store import Database, activity, nodes, plan_owners, shard_leases
+from fanoutd.store.activity import Active
+from fanoutd.store.campaigns import Campaign
 from fanoutd.worker.tallies import forget
 
 log = logging.getLogger(__name__)
@@ -61,10 +62,10 @@ class SharedWork:
         if not self._means.ordering.acquire(timeout=_PATIENCE):
             return  # what is being ordered here may be what we would read half of
         try:
-            found = campaigns.active(db)
+            found = activity.active(db)
             for each in found:
                 self._see(each)
-            for campaign in shards.stopped(db, self._node):
+            for campaign in shard_leases.stopped(db, self._node):
                 self._halted.add(campaign)
                 self._means.say({"t": "halt", "n": next(self._numbers), "campaign": campaign})
         finally:
@@ -75,7 +76,7 @@ class SharedWork:
 
     def ordered(self, db: Database, campaign: str) -> None:
         """This node's workers know already that it goes on. While ``ordering`` is held."""
-        self._remember(campaign, campaigns.resumes(db, campaign))
+        self._remember(campaign, activity.resumes(db, campaign))
         self._halted.discard(campaign)
 
     def until_obeyed(self, db: Database, campaign: str) -> None:
@@ -99,16 +100,16 @@ class SharedWork:
             if each.node in living or each.node == self._node:
                 if each.cause == "node" and leads:
                     with db.transaction():
-                        campaigns.node_is_there(db, each.id)
+                        plan_owners.node_is_there(db, each.id)
             elif self._has_list(each) if each.origin == "list" else leads:
                 with db.transaction():
-                    ours = campaigns.inherit(db, each.id, self._node, each.node)
+                    ours = plan_owners.inherit(db, each.id, self._node, each.node)
                 if ours:
                     log.warning("node %s left campaign %s unplanned: it is planned here", each.node, each.id)
                     yield each
             elif leads and each.cause != "node":
                 with db.transaction():
-                    campaigns.wait_for_node(db, each.id, each.node, _only_there(each.node))
+                    plan_owners.wait_for_node(db, each.id, each.node, _only_there(each.node))
 
     def _see(self, campaign: Active) -> None:
         """What was decided elsewhere: that it goes on."""
@@ -132,7 +133,7 @@ class SharedWork:
 
     def _holding(self, db: Database, campaign: str) -> set[str]:
         """Other living nodes whose workers hold shards of it."""
-        others = shards.nodes_with(db, campaign) - {self._node}
+        others = shard_leases.nodes_with(db, campaign) - {self._node}
         return others & {each.node for each in nodes.living(db)} if others else others
 
     def _has_list(self, campaign: Campaign) -> bool:

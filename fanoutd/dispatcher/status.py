@@ -15,7 +15,7 @@ from fanoutd.dispatcher.inquiry import Inquiry
 from fanoutd.dispatcher.limits import Limits
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.dispatcher.threads import Threads
-from fanoutd.store import Database, StoreAway, open_store, shards
+from fanoutd.store import Database, StoreAway, free_shards, open_store
 
 #: Seconds for which a store that was of no use when it was last looked at is waited for.
 _SOON = 1.0
@@ -34,7 +34,7 @@ class Status:
     def of(self, db: Database) -> dict[str, Any]:
         """{store, accounts, shards, nodes, promise, mail, conditions}, as docs/protocol.md says. Raises StoreAway."""
         started = time.monotonic()
-        waiting, leased = shards.totals(db)
+        waiting, leased = free_shards.totals(db)
         latency = (time.monotonic() - started) * 1000
         trouble = self._threads.store_trouble.words
         return {

@@ -9,6 +9,7 @@ from typing import Any
 from fanoutd.client import Client, ClientError, Unreachable
 from fanoutd.config import Config
 from fanoutd.doctor.findings import Finding, fail, ok, warn
+from fanoutd.view.quota import calls_today
 
 _START = "`fanoutd serve`, or `service fanoutd start`"
 
@@ -61,7 +62,7 @@ def _accounts(status: dict[str, Any]) -> Iterator[Finding]:
             why = token["error"] or "there is none yet"
             yield fail(f"token of {account['name']}", why, "look at app_id, secret and whitelist in WeChat's console")
         if account["quota"] is not None:
-            yield ok(f"quota of {account['name']}", str(account["quota"]))
+            yield ok(f"quota of {account['name']}", calls_today(account["quota"]))
 
 
 def _waiting(paused: list[dict[str, Any]], newest: list[dict[str, Any]]) -> Iterator[Finding]:

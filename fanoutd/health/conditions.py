@@ -78,7 +78,7 @@ _ALL = (
         "memory", "memory is short", "there is enough memory again",
         "The kernel may kill the daemon's processes or the database. Nobody is lost, but what is on the wire then may "
         "be unknown.",
-        "See what uses it (`fanoutd top`, `top`); fewer [workers] count or concurrency need less. A worker above "
+        "See what uses it (`fanoutd status`, `top`); fewer [workers] count or concurrency need less. A worker above "
         "[workers] max_memory is replaced by itself after the work in hand.",
         "memory_left",
     ),

@@ -9,8 +9,8 @@ from typing import Any
 from fanoutd.plain import plain
 from fanoutd.report import timeline as over_time
 from fanoutd.report.timeline import Timeline
-from fanoutd.report.words import OUTCOMES, duration, number, one_line, people, rate, share, step, when, without_people
-from fanoutd.times import parse_when
+from fanoutd.report.words import OUTCOMES, number, one_line, people, rate, share, step, when, without_people
+from fanoutd.times import duration, parse_when
 
 Answer = Mapping[str, Any]
 

@@ -50,18 +50,6 @@ def share(count: int, total: int) -> str:
     return "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %"
 
 
-def duration(seconds: float) -> str:
-    """``3.2 s``, ``4 min 05 s``, ``2 h 10 min``, ``3 d 4 h``."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
 def step(seconds: float) -> str:
     """``500 ms``, ``5 s``, ``2 min``, ``1 h``: a length that people chose."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):

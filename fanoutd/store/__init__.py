@@ -1,8 +1,10 @@
 """The store: campaigns, shards and deliveries, on one SQL subset that SQLite and MySQL share.
 
 ``database`` says what a connection can do, ``sqlite`` and ``mysql`` do it, ``schema`` has the tables, and a module each
-for campaigns, shards (leases, windows, records), tokens and so on has the SQL. The functions there take the database
-first and are called inside ``database.transaction()`` unless they say otherwise.
+has the SQL: ``campaigns`` (rows and states), ``listing``, ``activity``, ``reasons``, ``plan_owners``, ``repairs``,
+``finishing``; ``shards`` (rows), ``shard_leases``, ``free_shards``, ``windows``; ``deliveries``, ``records``,
+``counters``; tokens and so on. The functions there take the database first and are called inside
+``database.transaction()`` unless they say otherwise.
 
 Where several write at once (MySQL), a transaction locks in this order: shards by their id, a shard's deliveries only
 while the shard is held, subscribers, quotas, then campaigns. What is read in order to be changed is read with

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fanoutd.store import history, notices, outbox
-from fanoutd.store.database import Database, Row, holes
+from fanoutd.store.database import Database, holes
 
 FINAL = ("done", "cancelled", "failed")
 
@@ -37,13 +37,8 @@ MOVES = frozenset(
 #: Causes of a pause that only `repair` ends: what the store says of these campaigns is not what has happened.
 DISTRUSTED = ("past", "copy")
 
-#: In a condition: something is to be planned or sent.
-_ACTIVE = "state IN ('scheduled', 'planning', 'running')"
-
-#: Campaigns in one question.
-_AT_ONCE = 100
-
-_COLUMNS = (
+#: What ``as_campaign`` takes.
+COLUMNS = (
     "id, account, message, audience, reference, idempotency_key, state, cause, reason, created_at, send_at, "
     "started_at, finished_at, planned, node, origin, definition"
 )
@@ -79,43 +74,13 @@ class Campaign:
     definition: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """People of a campaign by outcome, and the last errcodes of those that failed."""
-
-    pending: int
-    sent_custom: int
-    sent_template: int
-    sent_subscribe: int
-    failed: int
-    skipped: int
-    unknown: int
-    errors: dict[str, int]
-
-    @property
-    def by_state(self) -> dict[str, int]:
-        return {
-            "pending": self.pending,
-            "sent_custom": self.sent_custom,
-            "sent_template": self.sent_template,
-            "sent_subscribe": self.sent_subscribe,
-            "failed": self.failed,
-            "skipped": self.skipped,
-            "unknown": self.unknown,
-        }
-
-    @property
-    def total(self) -> int:
-        return sum(self.by_state.values())
-
-
 def insert(db: Database, campaign: Campaign) -> bool:
     """Add it unless its id is there; says whether it was added."""
     if db.one("SELECT 1 FROM fanout_campaign WHERE id = %s", campaign.id):
         return False
     c = campaign
     db.execute(
-        f"INSERT INTO fanout_campaign ({_COLUMNS}) VALUES ({holes(17)})",
+        f"INSERT INTO fanout_campaign ({COLUMNS}) VALUES ({holes(17)})",
         c.id, c.account, c.message, c.audience, c.reference, c.key, c.state, c.cause, c.reason, c.created_at,
         c.send_at, c.started_at, c.finished_at, int(c.planned), c.node, c.origin,
         json.dumps(c.definition, ensure_ascii=False),
@@ -135,72 +100,23 @@ def define(db: Database, campaign: Campaign) -> None:
 
 def get(db: Database, campaign: str, lock: str = "") -> Campaign | None:
     """``lock``: ``db.LOCK`` for whoever decides by what it says."""
-    row = db.one(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s{lock}", campaign)
-    return _campaign(row) if row else None
+    row = db.one(f"SELECT {COLUMNS} FROM fanout_campaign WHERE id = %s{lock}", campaign)
+    return as_campaign(row) if row else None
 
 
 def asked(db: Database, campaign: str) -> Callable[[], Campaign]:
     """One that is there, given when it is looked at: see ``Database.later``."""
-    answer = db.later(f"SELECT {_COLUMNS} FROM fanout_campaign WHERE id = %s", campaign)
-    return lambda: _campaign(answer.rows()[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which campaigns are meant; None and False: any. ``since`` and ``until`` are milliseconds since 1970 between which
-    they were created, the first inclusive; ``reference`` is a part of theirs. ``problems``: paused, failed, or with
-    people who failed or are unknown."""
-
-    state: str | None = None
-    since: int | None = None
-    until: int | None = None
-    account: str | None = None
-    message: str | None = None
-    reference: str | None = None
-    problems: bool = False
-
-
-#: Of ``Filter``, by field: a condition on its value.
-_MEANT = {
-    "state": "state = %s",
-    "since": "created_at >= %s",
-    "until": "created_at < %s",
-    "account": "account = %s",
-    "message": "message = %s",
-    "reference": "INSTR(reference, %s) > 0",
-}
-
-_PROBLEMS = (
-    "(state IN ('paused', 'failed') OR EXISTS (SELECT 1 FROM fanout_shard s WHERE s.campaign = fanout_campaign.id "
-    "AND (s.failed > 0 OR s.unknown > 0)))"
-)
-
-
-def listed(db: Database, which: Filter, limit: int, before: Campaign | None) -> list[Campaign]:
-    """Newest first, at most ``limit``, those older than ``before``: read in the order of an index until there are
-    enough."""
-    wanted = {field: value for field in _MEANT if (value := getattr(which, field)) is not None}
-    where, args = ["1 = 1", *(_MEANT[field] for field in wanted)], list(wanted.values())
-    if which.problems:
-        where.append(_PROBLEMS)
-    if before is not None:
-        where.append("created_at <= %s AND (created_at < %s OR id < %s)")
-        args += [before.created_at, before.created_at, before.id]
-    rows = db.rows(
-        f"SELECT {_COLUMNS} FROM fanout_campaign WHERE {' AND '.join(where)} "
-        "ORDER BY created_at DESC, id DESC LIMIT %s",
-        *args, limit,
-    )  # fmt: skip
-    return [_campaign(row) for row in rows]
+    answer = db.later(f"SELECT {COLUMNS} FROM fanout_campaign WHERE id = %s", campaign)
+    return lambda: as_campaign(answer.rows()[0])
 
 
 def in_states(db: Database, *states: str, lock: str = "") -> list[Campaign]:
     """All that are in one of these states, oldest first. ``lock`` as in ``get``."""
     rows = db.rows(
-        f"SELECT {_COLUMNS} FROM fanout_campaign WHERE state IN ({holes(len(states))}) ORDER BY created_at, id{lock}",
+        f"SELECT {COLUMNS} FROM fanout_campaign WHERE state IN ({holes(len(states))}) ORDER BY created_at, id{lock}",
         *states,
     )
-    return [_campaign(row) for row in rows]
+    return [as_campaign(row) for row in rows]
 
 
 def by_state(db: Database) -> dict[str, int]:
@@ -221,7 +137,7 @@ def move(db: Database, campaign: str, old: str, new: str, noted: bool = False, *
         new, *columns.values(), campaign, old,
     )  # fmt: skip
     if changed > 0 and new in FINAL:
-        _ended(db, campaign)
+        ended(db, campaign)
     if changed > 0 and new == "paused":
         notices.paused(db, campaign, columns.get("cause"), columns.get("reason"))
     if changed > 0 and not noted and (action := _action(old, new)):
@@ -265,161 +181,10 @@ def pause_account(db: Database, account: str, cause: str, reason: str) -> None:
     )  # fmt: skip
 
 
-def _ended(db: Database, campaign: str) -> None:
-    """What follows from it is due from the moment at which it is so."""
+def ended(db: Database, campaign: str) -> None:
+    """What follows from a campaign's end is due from the moment at which it is so."""
     outbox.add(db, "on_finish", {"campaign": campaign})
     notices.ended(db, campaign)
-
-
-def explain(db: Database, account: str, cause: str | None, reason: str | None) -> None:
-    """Say of the account's running campaigns what they wait for; None: all is well again."""
-    db.execute(
-        "UPDATE fanout_campaign SET cause = %s, reason = %s "
-        "WHERE account = %s AND state = 'running' AND COALESCE(reason, '') <> %s",
-        cause, reason, account, reason or "",
-    )  # fmt: skip
-
-
-def well_again(db: Database, account: str, cause: str) -> None:
-    """The account's running campaigns wait for this no more; what else they wait for stays."""
-    db.execute(
-        "UPDATE fanout_campaign SET cause = NULL, reason = NULL "
-        "WHERE account = %s AND state = 'running' AND cause = %s",
-        account, cause,
-    )  # fmt: skip
-
-
-def explain_all(db: Database, cause: str, reason: str | None) -> None:
-    """The same for every running campaign, of a trouble of this machine; None: it is over."""
-    if reason is None:
-        db.execute(
-            "UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE state = 'running' AND cause = %s", cause
-        )
-    else:
-        db.execute(
-            "UPDATE fanout_campaign SET cause = %s, reason = %s WHERE state = 'running' AND COALESCE(cause, '') <> %s",
-            cause, reason, cause,
-        )  # fmt: skip
-
-
-def explain_plan(db: Database, campaign: str, reason: str | None) -> None:
-    """What a campaign waits for that is not planned yet; None: it is planned, and whatever else it waits for stays."""
-    if reason is None:
-        db.execute(
-            "UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s AND cause = 'audience'", campaign
-        )
-    else:
-        db.execute(
-            "UPDATE fanout_campaign SET cause = 'audience', reason = %s "
-            "WHERE id = %s AND planned = 0 AND state IN ('planning', 'running')",
-            reason, campaign,
-        )  # fmt: skip
-
-
-def take_in_hand(db: Database, campaign: str, node: str) -> None:
-    """Let ``node`` plan what is not planned of it."""
-    db.execute("UPDATE fanout_campaign SET node = %s WHERE id = %s", node, campaign)
-
-
-def inherit(db: Database, campaign: str, heir: str, dead: str) -> bool:
-    """Let ``heir`` plan what the dead node has not; False when somebody was faster, or there is nothing to plan. In a
-    transaction."""
-    ours = db.execute(
-        f"UPDATE fanout_campaign SET node = %s WHERE id = %s AND node = %s AND planned = 0 AND {_ACTIVE}",
-        heir, campaign, dead,
-    ) > 0  # fmt: skip
-    if ours:
-        history.note(db, campaign, "taken over", detail=f"its planning, from node {dead}")
-    return ours
-
-
-def still_of(db: Database, campaign: str, node: str, lock: str = "") -> str | None:
-    """Its state, if its plan is that node's; with ``lock`` both stay so until the transaction ends."""
-    row = db.one(f"SELECT state FROM fanout_campaign WHERE id = %s AND node = %s{lock}", campaign, node)
-    return str(row[0]) if row else None
-
-
-def wait_for_node(db: Database, campaign: str, node: str, reason: str) -> None:
-    """Say that only this node has what its plan needs; what else it waits for while it runs stays."""
-    db.execute(
-        f"UPDATE fanout_campaign SET cause = 'node', reason = %s WHERE id = %s AND node = %s AND planned = 0 "
-        f"AND {_ACTIVE} AND (state <> 'running' OR reason IS NULL)",
-        reason, campaign, node,
-    )  # fmt: skip
-
-
-def node_is_there(db: Database, campaign: str) -> None:
-    """It waits for no node any more."""
-    db.execute("UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s AND cause = 'node'", campaign)
-
-
-def let_go_on(db: Database, campaign: str) -> None:
-    """Have every node forget what it has against the campaign. In the transaction that lets it go on."""
-    db.execute("UPDATE fanout_campaign SET resumes = resumes + 1 WHERE id = %s", campaign)
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """How far the repair of a campaign has come: the nodes whose journals were read, and by shard the highest token of
-    a lease that they tell of."""
-
-    nodes: frozenset[str] = frozenset()
-    tokens: Mapping[int, int] = field(default_factory=dict)
-
-
-def heard(db: Database, campaign: str, lock: str = "") -> Heard | None:
-    """None when no repair has begun. In a transaction with ``lock`` nobody else takes part in it meanwhile."""
-    row = db.one(f"SELECT heard FROM fanout_campaign WHERE id = %s{lock}", campaign)
-    if row is None or row[0] is None:
-        return None
-    said = json.loads(row[0])
-    return Heard(frozenset(said["nodes"]), {int(shard): token for shard, token in said["tokens"].items()})
-
-
-def hear(db: Database, campaign: str, heard: Heard | None, reason: str | None = None) -> None:
-    """Keep how far it has come, and say what it waits for; None: it is over."""
-    said = json.dumps({"nodes": sorted(heard.nodes), "tokens": dict(heard.tokens)}) if heard else None
-    db.execute(
-        "UPDATE fanout_campaign SET heard = %s, reason = COALESCE(%s, reason) WHERE id = %s", said, reason, campaign
-    )
-
-
-def in_repair(db: Database) -> list[Campaign]:
-    """Those whose repair has begun."""
-    rows = db.rows(
-        f"SELECT {_COLUMNS} FROM fanout_campaign WHERE state IN ('paused', 'cancelled') AND heard IS NOT NULL"
-    )
-    return [_campaign(row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Active:
-    """A campaign that is planned or sent: how often it was let go on, and its shards that a worker may take now."""
-
-    id: str
-    runs: bool
-    resumes: int
-    waiting: int
-
-
-def active(db: Database) -> list[Active]:
-    """In one statement, which reads no shard of another campaign, and of these in the order of an index."""
-    rows = db.rows(
-        "SELECT c.id, c.state, c.resumes, (SELECT COUNT(*) FROM fanout_shard s WHERE s.campaign = c.id "
-        f"AND s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0)) "
-        "FROM fanout_campaign c WHERE c.state IN ('planning', 'running')"
-    )
-    return [Active(id, state == "running", resumes, waiting) for id, state, resumes, waiting in rows]
-
-
-def resumes(db: Database, campaign: str) -> int:
-    row = db.one("SELECT resumes FROM fanout_campaign WHERE id = %s", campaign)
-    return int(row[0]) if row else 0
-
-
-def trust(db: Database, campaign: str) -> None:
-    """What the store says of it is what has happened."""
-    db.execute("UPDATE fanout_campaign SET cause = NULL, reason = NULL WHERE id = %s", campaign)
 
 
 def before_pause(db: Database, campaign: Campaign) -> str:
@@ -429,75 +194,7 @@ def before_pause(db: Database, campaign: Campaign) -> str:
     return "scheduled" if campaign.started_at is None and campaign.send_at is not None else "planning"
 
 
-def finish(db: Database, campaign: str) -> bool:
-    """Make it ``done`` when its plan is complete and nobody is pending or to be sent to again."""
-    if db.one("SELECT state, planned FROM fanout_campaign WHERE id = %s", campaign) != ("running", 1) or unfinished(
-        db, campaign
-    ):
-        return False
-    # Planned, so no shard comes any more. Whoever is about to make somebody in one pending again has its row: we wait
-    # for him, and see it; or he waits for us, wants the campaign's row next, and finds it done.
-    rows = db.rows(
-        "SELECT pending, resend, sent_custom + sent_template + sent_subscribe, failed, skipped, unknown "
-        f"FROM fanout_shard WHERE campaign = %s ORDER BY id{db.LOCK_SHARED}", campaign
-    )  # fmt: skip
-    if any(row[0] or row[1] for row in rows):
-        return False
-    if not db.execute(
-        f"UPDATE fanout_campaign SET state = 'done', finished_at = {db.NOW_MS}, cause = NULL, reason = NULL "
-        "WHERE id = %s AND state = 'running'",
-        campaign,
-    ):
-        return False
-    _ended(db, campaign)
-    sums = {word: sum(row[i] for row in rows) for i, word in enumerate(("sent", "failed", "skipped", "unknown"), 2)}
-    words = ", ".join(f"{count:,} {word}" for word, count in sums.items() if count)
-    history.note(db, campaign, "done", detail=words or "nobody was in it")
-    return True
-
-
-def unfinished(db: Database, campaign: str) -> bool:
-    """Somebody planned so far is pending or to be sent to again. Needs no transaction."""
-    return db.one(
-        "SELECT 1 FROM fanout_shard WHERE campaign = %s AND (pending > 0 OR resend > 0) LIMIT 1", campaign
-    ) is not None  # fmt: skip
-
-
-def counts(db: Database, campaign: str) -> Counts:
-    """Sums over the campaign's shards; their rows are few, the people never counted."""
-    return counts_of(db, [campaign])[campaign]
-
-
-def counts_of(db: Database, wanted: Sequence[str]) -> dict[str, Counts]:
-    """The same for several campaigns, asked together."""
-    by_campaign: dict[str, list[Row]] = {campaign: [] for campaign in wanted}
-    for at in range(0, len(wanted), _AT_ONCE):
-        some = wanted[at : at + _AT_ONCE]
-        for row in db.rows(
-            "SELECT campaign, errors, pending, sent_custom, sent_template, sent_subscribe, failed, skipped, unknown "
-            f"FROM fanout_shard WHERE campaign IN ({holes(len(some))})",
-            *some,
-        ):  # fmt: skip
-            by_campaign[row[0]].append(row[1:])
-    return {campaign: _sums(rows) for campaign, rows in by_campaign.items()}
-
-
-def _sums(rows: list[Row]) -> Counts:
-    errors: dict[str, int] = {}
-    for row in rows:
-        for code, count in json.loads(row[0]).items():
-            errors[code] = errors.get(code, 0) + count
-    pending, custom, template, subscribe, failed, skipped, unknown = (sum(row[i] for row in rows) for i in range(1, 8))
-    return Counts(pending, custom, template, subscribe, failed, skipped, unknown, errors)
-
-
-def share(db: Database, campaign: str) -> float:
-    """Which part of those planned so far has ended, from 0 to 1."""
-    now = counts(db, campaign)
-    return 1 - now.pending / now.total if now.total else 0.0
-
-
-def _campaign(row: tuple[Any, ...]) -> Campaign:
+def as_campaign(row: tuple[Any, ...]) -> Campaign:
     return Campaign(
         id=row[0], account=row[1], message=row[2], audience=row[3], reference=row[4], key=row[5], state=row[6],
         cause=row[7], reason=row[8], created_at=row[9], send_at=row[10], started_at=row[11], finished_at=row[12],

@@ -8,8 +8,8 @@ from collections.abc import Collection
 
 from fanoutd.errors import FanoutdError
 from fanoutd.outcome import DOUBTFUL, MOVES, RENDER, Ended, State, channel_name, errcode_word
+from fanoutd.store.counters import adjust
 from fanoutd.store.database import Database, holes
-from fanoutd.store.shards import adjust
 
 #: openids in one statement.
 _AT_ONCE = 500

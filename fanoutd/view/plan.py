@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fanoutd.view.progress import duration
+from fanoutd.times import duration
 
 _FITS = {
     True: ("yes", "green"),

@@ -15,6 +15,7 @@ from rich.text import Text
 from fanoutd.client import FINAL
 from fanoutd.outcome import describe
 from fanoutd.plain import plain
+from fanoutd.times import duration
 
 #: Plain output: a line at the latest after so many seconds, or so much of the whole.
 _EVERY_SECONDS = 10.0
@@ -56,16 +57,6 @@ def reached(campaign: dict[str, Any]) -> int:
 def word(value: Any, form: str = "{}") -> str:
     """As people see it; ``-`` for what is not known."""
     return "-" if value is None else form.format(value)
-
-
-def duration(seconds: float) -> str:
-    """``3.2 s``, ``4 min 05 s``, ``2 h 10 min``."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def line(campaign: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from rich.text import Text
 from fanoutd.client import FINAL
 from fanoutd.errcodes import describe, meaning
 from fanoutd.plain import plain
-from fanoutd.times import iso
-from fanoutd.view.progress import ACCENT, WORDS, console, duration, ended, word
+from fanoutd.times import duration, iso
+from fanoutd.view.progress import ACCENT, WORDS, console, ended, word
 
 Line = tuple[str, str]
 """A line and its style."""

@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fanoutd.times import local_ms, parse_when
-from fanoutd.view.progress import ACCENT, console, duration, word
+from fanoutd.times import duration, local_ms, parse_when
+from fanoutd.view.progress import ACCENT, console, word
 
 
 def show(status: dict[str, Any]) -> None:

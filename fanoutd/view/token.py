@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fanoutd import times
-from fanoutd.view.progress import duration
 
 
 def line(found: dict[str, Any]) -> str:
@@ -13,7 +12,7 @@ def line(found: dict[str, Any]) -> str:
     words = [found["token"] or "no token", found["source"]]
     if found["fetched_at"]:
         age = max(0.0, (times.wall_ms() - times.parse_when(found["fetched_at"])) / 1000)
-        words.append(f"{duration(age)} old")
+        words.append(f"{times.duration(age)} old")
     return f"{found['account']}: {', '.join([*words, _use(found)])}"
 
 
@@ -21,4 +20,4 @@ def _use(found: dict[str, Any]) -> str:
     if not found["ok"]:
         return "not to be used"
     left = found["expires_in"]
-    return "good, its end is not known" if left is None else f"good for {duration(left)}"
+    return "good, its end is not known" if left is None else f"good for {times.duration(left)}"

@@ -20,11 +20,11 @@ from fanoutd.ids import client_msg_id
 from fanoutd.journal import Attempt, tag
 from fanoutd.message import Body, RenderError, broken_body, compile_body
 from fanoutd.outcome import Progress, channel_name, channel_number, next_channel
-from fanoutd.store.shards import Person
+from fanoutd.store.deliveries import Person
 from fanoutd.store.tokens import Token
 from fanoutd.times import clock
 from fanoutd.worker.breaker import Breaker
-from fanoutd.worker.recorder import Hold
+from fanoutd.worker.holds import Hold
 from fanoutd.worker.shut import Shut
 from fanoutd.worker.trials import Key, Trials
 

@@ -13,10 +13,11 @@ from fanoutd import gates
 from fanoutd.config import Account
 from fanoutd.gates import Closed
 from fanoutd.outcome import next_channel
-from fanoutd.store import Database, quotas, shards
+from fanoutd.store import Database, deliveries, quotas, records, shard_leases
 from fanoutd.store.campaigns import Campaign
+from fanoutd.store.deliveries import Person
 from fanoutd.store.quotas import Quota, Sum
-from fanoutd.store.shards import Lease, Person
+from fanoutd.store.shard_leases import Lease
 from fanoutd.times import wall_ms
 from fanoutd.worker.sift import weigh
 
@@ -109,7 +110,7 @@ class Rests:
         kept = {p.pos for p in keep}
         back = [(p.pos, p.progress) for p in people if p.pos not in kept]
         if back:
-            shards.record(db, held.shard, held.token, back)
+            records.record(db, held.shard, held.token, back)
             self.tell(db, campaign, allowed.shut)
         return keep
 
@@ -126,7 +127,7 @@ class Rests:
         self.tell(db, campaign, shut)
         until = min(max(each.until, at + 1000) for each in shut.values())
         if any(each.cause == "quiet" for each in shut.values()):
-            shards.park(db, campaign.id, until)
+            shard_leases.park(db, campaign.id, until)
         return until
 
     def tell(self, db: Database, campaign: Campaign, shut: Mapping[int, Closed]) -> None:
@@ -161,7 +162,7 @@ class Rests:
 
 def _wanted(db: Database, campaign: Campaign, held: Lease, whole: bool) -> set[int | None]:
     """The channels on which open people are due, as a claim would find them; None for those whom it would skip."""
-    kept, skipped = weigh(db, campaign, shards.waiting(db, held.shard, whole))
+    kept, skipped = weigh(db, campaign, deliveries.waiting(db, held.shard, whole))
     channels = gates.channels_of(campaign)
     wanted: set[int | None] = {next_channel(each.progress, channels, each.skip_custom) for each in kept}
     return wanted | {None} if skipped else wanted

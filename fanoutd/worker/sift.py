@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from fanoutd.outcome import Progress, State
 from fanoutd.standing import Standing, Turn, turn
-from fanoutd.store import Database, shards, subscribers
+from fanoutd.store import Database, records, subscribers
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.database import Later
-from fanoutd.store.shards import Lease, Person, Result
+from fanoutd.store.deliveries import Person
+from fanoutd.store.records import Result
+from fanoutd.store.shard_leases import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ def sift(
     """Those to send to; the others are recorded as skipped. ``asked``: of these, and maybe of more."""
     kept, skipped = weigh(db, campaign, people, asked)
     if skipped:
-        shards.record(db, held.shard, held.token, skipped)
+        records.record(db, held.shard, held.token, skipped)
     return kept
 
 

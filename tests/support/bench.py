@@ -18,7 +18,7 @@ from fanoutd.config import Config, load
 from fanoutd.dispatcher.recovery import recover
 from fanoutd.dispatcher.refresher import fetch
 from fanoutd.lines import LineBuffer, encode
-from fanoutd.store import Database, StoreAway, campaigns, open_store, shards, tokens
+from fanoutd.store import Database, StoreAway, campaigns, counters, open_store, shards, tokens
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import migrate
 from fanoutd.store.shards import Planned
@@ -181,8 +181,8 @@ class Bench:
         assert found is not None
         return found.state
 
-    def counts(self, campaign: str = "c-1") -> campaigns.Counts:
-        return campaigns.counts(self.db, campaign)
+    def counts(self, campaign: str = "c-1") -> counters.Counts:
+        return counters.counts(self.db, campaign)
 
     def rows(self) -> dict[str, tuple[Any, ...]]:
         found = self.db.rows("SELECT openid, state, channel, errcode, attempts, msgid FROM fanout_delivery")

@@ -179,7 +179,7 @@ class Cluster:
 
     @property
     def window(self) -> int:
-        """People whom a worker claims at a time at most: worker/recorder.py. A worker's share of the rate is less than
+        """People whom a worker claims at a time at most: worker/speed.py. A worker's share of the rate is less than
         the smallest window would be for."""
         return max(self.concurrency, 64, 2 * self.concurrency, self.rate // 2)
 

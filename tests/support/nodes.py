@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from fanoutd import identity
-from fanoutd.store import Database, campaigns, open_store
+from fanoutd.store import Database, campaigns, counters, open_store
 from support.bench import wait_for
 from support.daemon import Daemon
 from support.mariadb import server
@@ -52,8 +52,8 @@ class Cluster:
         name = node_name(node)
         return int(self.db.rows("SELECT COUNT(*) FROM fanout_shard WHERE owner LIKE %s", f"{name}/%")[0][0])
 
-    def counts(self, campaign: str) -> campaigns.Counts:
-        return campaigns.counts(self.db, campaign)
+    def counts(self, campaign: str) -> counters.Counts:
+        return counters.counts(self.db, campaign)
 
     def close(self) -> None:
         self.db.close()

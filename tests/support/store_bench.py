@@ -22,11 +22,27 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.outcome import Progress, State
-from fanoutd.store import Database, StoreAway, campaigns, open_store, shards
+from fanoutd.store import (
+    Database,
+    StoreAway,
+    campaigns,
+    counters,
+    finishing,
+    free_shards,
+    open_store,
+    records,
+    shard_leases,
+    shards,
+    windows,
+)
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.database import StoreBusy
+from fanoutd.store.deliveries import Person
+from fanoutd.store.records import Attempt
 from fanoutd.store.schema import migrate
-from fanoutd.store.shards import Attempt, Lease, Person, Planned, Window
+from fanoutd.store.shard_leases import Lease
+from fanoutd.store.shards import Planned
+from fanoutd.store.windows import Window
 from fanoutd.times import wall_ms
 from support.bench import person
 from support.mariadb import MariaDb
@@ -127,7 +143,7 @@ def plan_one(actor: Actor, name: str, size: int, ends: float) -> None:
         actor.timed(release)
         actor.figures.people += shard
     actor.timed(lambda: db.execute("UPDATE fanout_campaign SET planned = 1 WHERE id = %s", name))
-    actor.timed(lambda: campaigns.finish(db, name))
+    actor.timed(lambda: finishing.finish(db, name))
 
 
 # ---- claim and record
@@ -155,7 +171,7 @@ class Recorder:
         self._holds = holds
         if self._record:
             for campaign in {each.lease.campaign for each in freed}:
-                self._actor.timed(lambda c=campaign: campaigns.finish(self._actor.db, c))
+                self._actor.timed(lambda c=campaign: finishing.finish(self._actor.db, c))
         found = sum(len(each.people) for each in holds)
         self._actor.figures.people += found
         return found or len(freed)
@@ -163,22 +179,22 @@ class Recorder:
     def _transaction(self) -> tuple[list[Held], list[Held]]:
         db, going = self._actor.db, [each for each in self._holds if not each.last]
         shards.lock(db, (each.lease.shard for each in self._holds))
-        recording = shards.ask_to_record(db, self._attempts())
-        asked = {each: shards.ask(db, each.lease, self._actor.window) for each in going}
-        free = shards.ask_free(db)
-        assert not shards.record_all(db, recording)
+        recording = records.ask_to_record(db, self._attempts())
+        asked = {each: windows.ask(db, each.lease, self._actor.window) for each in going}
+        free = free_shards.ask_free(db)
+        assert not records.record_all(db, recording)
         freed = [each for each in self._holds if each.last]
         for each in freed if self._record else ():
-            shards.release(db, each.lease)
+            shard_leases.release(db, each.lease)
         room, holds = self._actor.window, list[Held]()
         for each in going:
             room -= self._claim(db, each.lease, room, asked[each], holds)
-        for lease, _, window in shards.take(db, self._actor.name, room, free) if room > 0 else ():
+        for lease, _, window in free_shards.take(db, self._actor.name, room, free) if room > 0 else ():
             room -= self._claim(db, lease, room, window, holds)
         return holds, freed
 
     def _claim(self, db: Database, lease: Lease, room: int, window: Window, holds: list[Held]) -> int:
-        people = (shards.claim(db, lease, room, window) or []) if room > 0 else []
+        people = (windows.claim(db, lease, room, window) or []) if room > 0 else []
         holds.append(Held(lease, people, room > 0 and len(people) < room))
         return len(people)
 
@@ -233,7 +249,7 @@ def _work(actor: Actor, ends: float) -> None:
 def _plan_ahead(actor: Actor, ends: float) -> None:
     made = 0
     while time.monotonic() < ends:
-        if shards.ready(actor.db) < _AHEAD * actor.sizes.processes:
+        if free_shards.ready(actor.db) < _AHEAD * actor.sizes.processes:
             plan_one(actor, f"plan-{actor.number}-{made}", 10, ends)
             made += 1
         else:
@@ -246,10 +262,10 @@ def _sweep(actor: Actor, ends: float) -> None:
     db, turn = actor.db, 0
     while time.monotonic() < ends:
         for each in campaigns.in_states(db, "running"):
-            actor.timed(lambda id=each.id: campaigns.finish(db, id))
+            actor.timed(lambda id=each.id: finishing.finish(db, id))
         running = campaigns.in_states(db, "running")
-        shards.totals(db)
-        shards.expired(db, 30_000)
+        free_shards.totals(db)
+        shard_leases.expired(db, 30_000)
         if running:
             _orders(actor, running[turn % len(running)].id)
         turn += 1
@@ -258,12 +274,12 @@ def _sweep(actor: Actor, ends: float) -> None:
 
 def _orders(actor: Actor, campaign: str) -> None:
     db = actor.db
-    campaigns.counts(db, campaign)
+    counters.counts(db, campaign)
     actor.timed(lambda: campaigns.move(db, campaign, "running", "paused", cause=None, reason="a test"))
     time.sleep(0.1)
-    actor.timed(lambda: shards.park(db, campaign, wall_ms() + 100))
+    actor.timed(lambda: shard_leases.park(db, campaign, wall_ms() + 100))
     actor.timed(lambda: campaigns.move(db, campaign, "paused", "running", cause=None, reason=None))
-    actor.timed(lambda: shards.unpark(db, "main"))
+    actor.timed(lambda: shard_leases.unpark(db, "main"))
 
 
 # ---- many processes
