@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from fanoutd.cli import main
+from fanoutd.cli import COMMANDS, main
 from fanoutd.client import Client, ClientError
 from support.daemon import Daemon, follower
 from support.master import MasterProcess, running, until, write_config
@@ -204,6 +204,14 @@ def test_a_reader_who_has_seen_enough_ends_an_export_without_a_word(daemon: Daem
     with os.fdopen(write, "wb") as end:
         done = subprocess.run(command, stdout=end, stderr=subprocess.PIPE, timeout=20)
     assert done.stderr == b""
+
+
+def test_every_command_is_in_the_help_in_words_that_fit_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"], terminal_width=80)
+    lines = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) <= 80 for line in lines)
 
 
 # ---- the daemon

@@ -52,7 +52,7 @@ def test_commands_are_there(document: Path) -> None:
 
 def test_they_are_found() -> None:
     assert sum(len(list(shown(each))) for each in DOCUMENTS) > 90
-    assert trouble("campaign shows ID") and trouble("send hello --fail") and trouble("top")
+    assert trouble("campaign shows ID") and trouble("send hello --fail") and trouble("bottom")
     assert not trouble("-c /etc/x.toml campaign export ID --state unknown")
 
 

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from fanoutd.times import duration
-from fanoutd.view import campaigns, progress, receipt, status
+from fanoutd.view import campaigns, progress, receipt, status, workers
 
 CAMPAIGN: dict[str, Any] = {
     "id": "c-1", "account": "main", "message": "supply", "audience": "default", "reference": "r-1", "key": "k",
@@ -211,8 +211,20 @@ def test_the_status_in_words() -> None:
                   "main, 100 calls a second, token good for 1 h 56 min"):  # fmt: skip
         assert words in shown
     row = next(line for line in shown.splitlines() if "4711" in line)
-    assert row.split() == ["1", "worker", "4711", "busy", "12,345", "6", "100/s", "40", "MiB", "3", "c-1"]
+    assert row.split() == ["worker", "1", "4711", "busy", "12,345", "6", "100/s", "40M", "2%", "3", "0s", "c-1"]
     assert "refused" not in shown
+
+
+def test_the_status_fits_80_columns_with_whole_ids_as_long_as_there_is_room() -> None:
+    campaign_id = "c-06h1qdhjbb8g2u24"
+    rows = [{**WORKER, "pid": 21297, "campaign": campaign_id}, {**WORKER, "role": "dispatcher", "slot": 0}]
+    lines = plain(status.picture(state(workers=rows), 80), 80).splitlines()
+    assert lines[:2] == ["fanoutd 0.1.0  running  generation 2  node n1  pid 4710",
+                         "since 2026-01-02T15:04:05.678+08:00"]  # fmt: skip
+    assert next(line for line in lines if "21297" in line).endswith(campaign_id)
+    narrow = [line.plain for line in workers.table(rows, 60)]
+    assert all(cell_len(line) <= 60 for line in narrow) and narrow[1].endswith("…bb8g2u24")
+    assert narrow[0].split() == ["process", "pid", "state", "sent", "failed", "rate", "mem", "campaign"]
 
 
 def test_the_jobs_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

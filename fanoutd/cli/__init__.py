@@ -16,8 +16,9 @@ from fanoutd.cli.common import Group, Settings
 COMMANDS = {
     "demo": "demo:demo", "init": "config:init", "serve": "serve:serve", "config": "config:config",
     "send": "send:send", "campaign": "campaign:campaign", "explain": "explain:explain",
-    "subscriber": "subscriber:subscriber", "token": "token:token", "status": "serve:status", "check": "check:check",
-    "metrics": "metrics:metrics", "doctor": "doctor:doctor", "mail": "mail:mail", "migrate": "migrate:migrate",
+    "subscriber": "subscriber:subscriber", "token": "token:token", "status": "serve:status", "top": "top:top",
+    "check": "check:check", "metrics": "metrics:metrics", "doctor": "doctor:doctor", "mail": "mail:mail",
+    "migrate": "migrate:migrate",
     "reload": "signals:reload", "reopen-logs": "signals:reopen_logs", "scale": "signals:scale",
     "upgrade": "signals:upgrade", "stop": "signals:stop", "sandbox": "sandbox:sandbox",
 }

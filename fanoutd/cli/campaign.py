@@ -16,7 +16,7 @@ from fanoutd.cli.showing import show
 
 @click.group(cls=Group)
 def campaign() -> None:
-    """List campaigns, show one, export its people, pause it and let it go on."""
+    """List campaigns, show and export one, pause it, let it go on."""
 
 
 for _each in (list_, show, export, *ORDERS, recurring, report):

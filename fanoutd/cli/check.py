@@ -35,7 +35,7 @@ _LOOKING, _ACTING = 60, 400
               help="How long the daemon may take to answer; 10.")  # fmt: skip
 @pass_settings
 def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, timeout: float) -> None:
-    """Say in one line how the daemon is: exit 0 healthy, 1 degraded, 2 down, 3 cannot tell."""
+    """Say in one line how the daemon is. Exit 0 healthy, 1 degraded, 2 down, 3 cannot tell."""
     _never_for_ever(_ACTING if mail or restart else _LOOKING)
     try:
         done = _done(settings, mail, command.words(restart) if restart is not None else (), timeout)

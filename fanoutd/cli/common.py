@@ -119,9 +119,15 @@ def say(text: str) -> None:
 @contextmanager
 def connected(config: Config, timeout: float = 10.0) -> Iterator[Client]:
     """A connection to the daemon of this configuration, its refusals as our own errors."""
+    with reaching(config), Client(config.daemon.socket, timeout) as connection:
+        yield connection
+
+
+@contextmanager
+def reaching(config: Config) -> Iterator[None]:
+    """What a client meets on the way to the daemon of this configuration, as our own errors."""
     try:
-        with Client(config.daemon.socket, timeout) as connection:
-            yield connection
+        yield
     except client.Unreachable as e:
         raise Unreachable(f"{e}; start it with `fanoutd serve`") from None
     except client.ClientError as e:

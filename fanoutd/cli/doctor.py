@@ -17,7 +17,7 @@ _STYLE = {"ok": "green", "warn": "yellow", "fail": "red"}
 @click.pass_context
 @pass_settings
 def doctor(settings: Settings, ctx: click.Context, as_json: bool) -> None:
-    """Examine disk, store, clocks, network and daemon; 1 when something must be mended."""
+    """Examine disk, store, clocks, network and daemon. Exit 1 when something must be mended."""
     from fanoutd.doctor import examine
 
     failed = False

@@ -17,7 +17,7 @@ from fanoutd.ids import OPENID
 @click.option("--json", "as_json", is_flag=True, help="The events, one a line.")
 @pass_settings
 def explain(settings: Settings, openid: str, campaign: str | None, as_json: bool) -> None:
-    """What happened to OPENID, call by call, as store and journals know it."""
+    """What happened to OPENID, call by call. Store and journals are asked."""
     if not OPENID.fullmatch(openid):
         raise BadInput(f"{openid[:80]!r} is no openid: 6 to 64 of A-Z a-z 0-9 _ -")
     with connected(settings.reach(), 60.0) as connection:

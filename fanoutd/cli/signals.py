@@ -56,7 +56,7 @@ def reopen_logs(settings: Settings) -> None:
 @click.command()
 @pass_settings
 def reload(settings: Settings) -> None:
-    """Bring a changed configuration, and new code, into force without a gap."""
+    """Bring a changed configuration, and new code, into force. There is no gap."""
     config = settings.load()
     for warning in config.warnings:
         say(f"warning: {warning}")
@@ -89,7 +89,7 @@ def _status(config: Config) -> dict[str, Any]:
 @click.command()
 @pass_settings
 def upgrade(settings: Settings) -> None:
-    """Replace the running program by the one that is installed now, without a gap."""
+    """Replace the running program by the one installed now. There is no gap."""
     config = settings.load()
     with _daemon(config) as daemon:
         before = _status(config)["upgrade"]["count"]

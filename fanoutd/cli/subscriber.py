@@ -29,7 +29,7 @@ _ACCOUNT = click.option("--account", metavar="NAME", help="Of which [account.…
 
 @click.group(cls=Group)
 def subscriber() -> None:
-    """The embedded audience: fill it, look at it, opt people out and in."""
+    """The embedded audience: fill it, look at it, opt people out."""
 
 
 @subscriber.command("import")

@@ -24,7 +24,7 @@ _EVERY_SHARE = 0.05
 ACCENT = "green"
 
 #: Columns where nobody looks: a program that reads what is piped to it wants no line folded.
-_UNFOLDED = 10_000
+UNFOLDED = 10_000
 
 WORDS = {
     "sent_custom": "sent as customer-service message",
@@ -40,7 +40,7 @@ WORDS = {
 def console() -> Console:
     """For stdout."""
     found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=_UNFOLDED)
+    return found if found.is_terminal else Console(highlight=False, width=UNFOLDED)
 
 
 def ended(campaign: dict[str, Any]) -> int:
