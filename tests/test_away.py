@@ -126,6 +126,14 @@ def test_what_is_no_submission_is_refused_and_kept_for_people(box: Box, data: by
     assert box.empty() == []
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
+def test_what_others_may_write_to_is_not_its_owners_word(box: Box, mode: int) -> None:
+    file = box.put(line(content="x", key="lent"), mode=mode)
+    [error] = box.empty()
+    assert "may be written by others: it wants the mode 0644" in error
+    assert (box.left(), box.spool.pending(), box.empty()) == ([file.name], [], [])
+
+
 def test_links_folders_and_what_is_too_long_hinder_nobody(
     box: Box, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

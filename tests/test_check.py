@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import sys
@@ -10,11 +11,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fanoutd.checking import act, command, memory, place
+from fanoutd.checking import look as looking
 from fanoutd.checking.memory import Memory, Restart
 from fanoutd.checking.verdict import (
     AGAIN,
@@ -60,6 +63,8 @@ DIED = seen(alive=False, silence="nobody listens")
 STOPPED = seen(alive=False, pidfile=False, pid=None, silence="nobody listens")
 SILENT = seen(silence="the daemon does not answer", waited=True)
 SPEECHLESS = seen(status=MUTE)
+#: It holds its lock, and does not listen any more.
+ENDING = seen(silence="no daemon answers")
 
 
 def test_the_figures_are_nagios_performance_data() -> None:
@@ -136,6 +141,41 @@ def test_what_is_seen_has_one_meaning(look: Observed, code: int, words: str) -> 
 )  # fmt: skip
 def test_what_may_pass_by_itself_is_waited_for(look: Observed, fresh: bool, supervised: bool, seconds: float) -> None:
     assert patience(look, fresh, supervised) == seconds
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("story", "graceful", "code", "seconds"),
+    [
+        ([(0, ENDING), (28, STOPPED), (31, SERVING)], 30, OK, 31),  # `restart`, and work in hand
+        ([(0, ENDING), (28, STOPPED)], 30, DOWN, 28 + AGAIN),
+        ([(0, ENDING)], 30, DOWN, 35),
+        ([(0, ENDING)], 600, DOWN, 45),  # whoever asks does not wait for ever
+        ([(0, ENDING), (9, SERVING)], 5, OK, 9),
+        ([(at, (ENDING, STOPPED)[at % 2]) for at in range(90)], 30, DOWN, 50),
+    ],
+)  # fmt: skip
+def test_one_that_stops_is_given_its_graceful_timeout(
+    story: list[tuple[float, Observed]], graceful: float, code: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(looking, "time", clock)
+    monkeypatch.setattr(looking, "supervised", lambda: False)
+    monkeypatch.setattr(looking, "glance", lambda *_: [each for at, each in story if at <= clock.now + 0.001][-1])
+    daemon: Any = None
+    assert verdict(looking.look(daemon, 10, True, graceful)).code == code
+    assert clock.now == pytest.approx(seconds, abs=0.3)
 
 
 # ---- what is remembered, and mailed
@@ -253,6 +293,43 @@ def test_what_cannot_be_sent_waits_and_without_mail_nothing_does(tmp_path: Path)
     assert act._tell(kept, known, None, found, news=True).warnings == (
         "nothing is mailed: there is no [mail] in the configuration",
     )
+
+
+def test_on_a_full_disk_it_is_started_and_mailed_once_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_dir, temporary = tmp_path / "state", tmp_path / "tmp"
+    for each in (state_dir, temporary):
+        each.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    fsync, full, went = os.fsync, [state_dir], list[str]()
+
+    def no_room(fd: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{fd}")).parent in full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(fd)
+
+    def post(event: Event, _: str | None) -> None:
+        went.append(event.subject)
+
+    def once(then: Observed) -> act.Done:
+        monkeypatch.setattr(act, "look", lambda *_, **__: DIED)
+        monkeypatch.setattr(act, "glance", lambda *_: then)
+        daemon: Any = SimpleNamespace(state_dir=state_dir)
+        return act.check(daemon, act.Wish(False, ("true",), 1), post)
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    hopeless = replace(DIED, waited=True)
+    assert [once(hopeless).verdict.code for _ in range(3)] == [DOWN] * 3
+    assert (len(went), sorted(os.listdir(state_dir))) == (1, ["check.lock"])
+    full.append(next(temporary.iterdir()))
+    assert "nothing is mailed, since it cannot be remembered" in str(once(SERVING).warnings)
+    assert len(went) == 1
+    full.clear()
+    assert once(SERVING).verdict.code == OK  # what it remembered aside is told, and is in its place again
+    assert went[1:] == [BACK + "0 s"]
+    assert memory.decode((state_dir / "check.json").read_bytes()).state == "OK"
+    assert [sorted(os.listdir(each)) for each in temporary.iterdir()] == [[]]
 
 
 def test_a_command_is_run_without_a_shell_and_not_for_ever(tmp_path: Path) -> None:

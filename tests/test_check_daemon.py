@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,9 @@ def test_changes_are_mailed_also_when_the_mail_server_was_away(tmp_path: Path, m
         assert (code, "check.json" in said) == (3, True)
         daemon.config.write_text("[colour]\n")
         code, said, _ = one(daemon)
+        assert (code, "colour: unknown table" in said) == (2, True)  # it died, as its pidfile tells
+        (tmp_path / "state" / "fanoutd.pid").unlink()
+        code, said, _ = one(daemon)
         assert (code, "colour: unknown table" in said) == (3, True)
         assert checks(daemon, "--quiet") == [(3, "", "")]
     finally:
@@ -188,7 +192,7 @@ class Answering(threading.Thread):
             while True:
                 connection, _ = listener.accept()
                 lines = LineBuffer()
-                with connection:
+                with connection, suppress(ConnectionError):  # who asked may not have waited
                     while data := connection.recv(1 << 16):
                         for asked in lines.messages(data):
                             result = self.answer(asked["method"])
@@ -229,6 +233,46 @@ def test_what_speaks_otherwise_is_down_or_not_to_be_told_but_never_a_traceback(t
             done = daemon.run("check")
             assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (code, 1, ""), done.stdout
             answers.pop(0)
+
+
+def test_a_configuration_that_is_being_edited_keeps_nobody_from_looking(tmp_path: Path) -> None:
+    with program(tmp_path) as daemon:
+        process = daemon.started()
+        whole = daemon.file.read_text()
+        daemon.file.write_text(f"{whole}\n[nonsense]\nx = 1\n")
+        done = daemon.run("check", "--mail", "--restart", "touch " + str(tmp_path / "started"))
+        assert (done.returncode in (0, 1), "nonsense" in done.stderr, len(done.stdout.splitlines())) == (True, True, 1)
+        assert daemon.run("metrics").stdout.startswith("# HELP fanoutd_deliveries_total")
+        assert "there is no [mail]" in daemon.run("mail", "test").stderr
+        process.kill()
+        process.wait()
+        done = daemon.run("check", "--quiet", "--mail", "--restart", "touch " + str(tmp_path / "started"))
+        assert (done.returncode, done.stderr) == (2, "")
+        assert done.stdout.startswith("DOWN: the daemon died: ")
+        assert "it cannot start: " in done.stdout
+        (tmp_path / "state" / "fanoutd.pid").unlink()
+        assert (daemon.run("check", "--quiet").returncode, daemon.run("check", "--quiet").stdout) == (3, "")
+        assert not (tmp_path / "started").exists()
+
+
+def test_whoever_says_that_he_is_well_is_not_down_because_a_figure_is_slow(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def answer(method: str) -> object:
+        if method == "campaign.list":
+            over.wait(60)
+        return STATUS
+
+    with program(tmp_path) as daemon:
+        daemon.config.daemon.state_dir.mkdir()
+        socket = daemon.config.daemon.socket
+        Answering(socket, answer).start()
+        wait_for(socket.exists, "the socket")
+        done = daemon.run("check", "--timeout", "1", "--restart", "touch " + str(tmp_path / "started"))
+        over.set()
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert " pending=" not in done.stdout
+        assert not (tmp_path / "started").exists()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from fanoutd.cli import COMMANDS, main
+from fanoutd.client import Client, ClientError
 from support.daemon import Daemon, follower
 from support.master import MasterProcess, running, until, write_config
 from support.program import Program, program
@@ -559,3 +560,49 @@ def test_explain_tells_a_life_line_by_line(daemon: Daemon) -> None:
     assert (nobody.returncode, nobody.stdout) == (0, "") and "is in no campaign" in nobody.stderr
     for wrong in (("x",), ("oNOBODY", "--campaign", "no")):
         assert daemon.cli("explain", *wrong).returncode == 65
+
+
+def test_on_a_full_disk_a_command_says_so_and_a_check_has_its_exit_code_still(idle: Program) -> None:
+    for command, code, words in (
+        (("check",), 2, ""),  # no daemon runs
+        (("config", "show"), 1, "fanoutd: what is printed cannot be written: No space left on device; make room\n"),
+    ):
+        with Path("/dev/full").open("w") as full:
+            done = idle.run(*command, stdout=full)
+        assert (done.returncode, done.stderr) == (code, words)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "code", "field"),
+    [
+        ("campaign.list", {"before": "nope"}, -32002, "before"),
+        ("campaign.get", {"campaign": "nope"}, -32002, "campaign"),
+        ("campaign.deliveries", {"after": "x"}, -32602, "after"),
+        ("campaign.deliveries", {"after": f"{10**30}:1"}, -32602, "after"),
+        ("campaign.deliveries", {"after": "0:-2"}, -32602, "after"),
+        ("campaign.pause", {}, -32003, "campaign"),
+    ],
+)
+def test_what_the_store_is_asked_in_vain_names_the_field(
+    daemon: Daemon, method: str, params: dict[str, Any], code: int, field: str
+) -> None:
+    if method in ("campaign.deliveries", "campaign.pause"):
+        done = daemon.call("campaign.submit", content="x", phone="1", key="once")["campaign"]
+        daemon.until(done)
+        params = {"campaign": done, **params}
+    with Client(daemon.socket) as client, pytest.raises(ClientError) as refused:
+        client.call(method, **params)
+    assert (refused.value.code, refused.value.data) == (code, {"field": field})
+
+
+def test_words_of_a_submission_steer_no_terminal(daemon: Daemon) -> None:
+    campaign = daemon.call(
+        "campaign.submit", content="one\x1b]0;mine\x07", phone="1", reference="r\x1b[2J\n  paid \x7f\u202e人",
+        test="oTESTsomebody001",
+    )["campaign"]  # fmt: skip
+    daemon.until(campaign)
+    for command in (("campaign", "show", campaign), ("campaign", "report", campaign)):
+        said = data(daemon.cli(*command))
+        assert not {each for each in said if each in "\x1b\x07\x7f\u202e"}
+        assert "r?[2J paid ??人" in said
+    assert json.loads(data(daemon.cli("campaign", "show", campaign, "--json")))["reference"].startswith("r\x1b[2J\n")

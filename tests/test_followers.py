@@ -172,7 +172,7 @@ def test_a_tag_takes_in_its_own_and_unlists_nobody_even_in_the_midst_of_a_whole_
     assert d.sync() == 11  # follower 50 was seen since it began
     with pytest.raises(RpcError, match="knows no tag 8") as none:
         d.sync(tag=8)
-    assert (none.value.code, none.value.data) == (-32602, "tag")
+    assert (none.value.code, none.value.data) == (-32602, {"field": "tag"})
     assert d.listed() == [*PEOPLE, follower(50)]
 
 

@@ -31,9 +31,9 @@ from fanoutd.store import (
 from fanoutd.store.campaigns import Campaign
 from fanoutd.store.schema import MIGRATIONS, VERSION, migrate
 from fanoutd.store.shards import Planned
-from support import mariadb
+from support import mariadb, old_campaigns
 from support.racers import race
-from support.stores import KINDS, tables, url
+from support.stores import KINDS, opened, tables, url
 
 STATEMENTS = sum(len(each) for each in MIGRATIONS)
 
@@ -212,3 +212,22 @@ def test_who_waits_too_long_for_anothers_change_to_the_tables_is_told_so(monkeyp
             with closing(open_store(mariadb.server().database())) as of_another_store:
                 assert migrate(of_another_store) == 0
         assert migrate(second) == 0
+
+
+def test_shards_of_old_campaigns_cost_a_look_at_the_status_nothing(tmp_path: Path) -> None:
+    db = opened("sqlite", tmp_path)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with closing(db):
+        old_campaigns.add(db, "c-runs", 5, size=1, state="running")
+        db.execute("UPDATE fanout_shard SET pending = 1, sent_custom = 0 WHERE campaign = 'c-runs' AND idx > 1")
+        for number in range(10):
+            old_campaigns.add(db, f"c-old-{number}", 100, size=1)
+        vars(db)["_link"].set_progress_handler(step, 10)
+        assert (free_shards.totals(db), free_shards.ready(db)) == ((3, 0), 3)
+        assert steps < 100  # tens of instructions; of 1,000 shards it looked at five

@@ -136,6 +136,9 @@ class Drop:
             if not stat.S_ISREG(opened.st_mode) or opened.st_nlink > 1:
                 os.close(fd)
                 raise NotTaken("is no file of its own", opened.st_uid)  # a link would lend it its owner's name
+            if opened.st_mode & 0o022:  # what it says need not be its owner's word
+                os.close(fd)
+                raise NotTaken("may be written by others: it wants the mode 0644", opened.st_uid, mendable=True)
             with open(fd, "rb") as file:
                 data = file.read(self._largest + 1)
         if len(data) > self._largest:

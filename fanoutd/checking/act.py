@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fanoutd.checking import command, memory, place
@@ -12,7 +13,7 @@ from fanoutd.checking.memory import Memory, Restart
 from fanoutd.checking.place import Place
 from fanoutd.checking.verdict import DEGRADED, DOWN, OK, STARTING, STATES, UNKNOWN, Observed, Verdict, verdict
 from fanoutd.config import Daemon
-from fanoutd.errors import FanoutdError
+from fanoutd.errors import FanoutdError, NotPermitted
 from fanoutd.mail.event import Event
 
 _FILE, _LOCK = "check.json", "check.lock"
@@ -26,11 +27,13 @@ Post = Callable[[Event, str | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to do beside looking: ``mail`` what changes, run ``restart`` (empty: nothing) when it is down."""
+    """What to do beside looking: ``mail`` what changes, run ``restart`` (empty: nothing) when it is down. ``graceful``
+    is the daemon's graceful_timeout."""
 
     mail: bool
     restart: tuple[str, ...]
     timeout: float
+    graceful: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +48,19 @@ class Done:
 def check(daemon: Daemon, wish: Wish, post: Post | None) -> Done:
     """``post`` None: there is nobody to mail to. Raises OSError, NotPermitted."""
     if not (wish.mail or wish.restart) or not daemon.state_dir.is_dir():  # where none ever ran nothing is to be done
-        return Done(verdict(look(daemon, wish.timeout)))
+        return Done(verdict(look(daemon, wish.timeout, graceful=wish.graceful)))
     kept = place.of(daemon.state_dir)
     with kept.locked(_LOCK, _WAIT) as ours:
         if ours:
             return _act(daemon, wish, post, kept)
-    found = verdict(look(daemon, wish.timeout))
+    found = verdict(look(daemon, wish.timeout, graceful=wish.graceful))
     return Done(replace(found, words=f"{found.words}; another check is at it"))
 
 
 def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
-    before = memory.decode(kept.read(_FILE))
+    before = memory.decode(place.read_newest(kept, _FILE))
     well = before.state in (STATES[OK], STATES[DEGRADED])
-    seen = look(daemon, wish.timeout, fresh=well and (wish.mail or supervised()))
+    seen = look(daemon, wish.timeout, well and (wish.mail or supervised()), wish.graceful)
     found = verdict(seen)
     restart = None
     if found.code == DOWN and wish.restart:
@@ -65,7 +68,8 @@ def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
             found = replace(found, words=f"{found.words}; what was stopped is not started by this")
         else:
             before = memory.begun(before, seen)
-            _keep(kept, before)
+            with suppress(OSError, NotPermitted):  # started it is all the same
+                _keep(kept, before)
             restart, seen = _start(daemon, wish, found.line())
             found = verdict(seen)
             if restart.said and found.code == DOWN:
@@ -73,7 +77,11 @@ def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
     after = memory.step(before, seen, found, wish.mail, restart)
     if found.code == UNKNOWN or after == before:
         return _tell(kept, after, post, found, news=False)
-    _keep(kept, after)
+    try:
+        _keep(kept, after)
+    except (OSError, NotPermitted) as e:  # it would be mailed again every minute
+        words = e.strerror if isinstance(e, OSError) else str(e)
+        return Done(found, True, (f"nothing is mailed, since it cannot be remembered: {kept.folder}: {words}",))
     return _tell(kept, after, post, found, news=bool(restart) or after.waiting != before.waiting)
 
 
@@ -94,7 +102,7 @@ def _serves(seen: Observed) -> bool:
 
 
 def _keep(kept: Place, known: Memory) -> None:
-    kept.write(_FILE, known.encode())
+    place.write_somewhere(kept, _FILE, known.encode())
 
 
 def _tell(kept: Place, known: Memory, post: Post | None, found: Verdict, news: bool) -> Done:

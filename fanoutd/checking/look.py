@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fanoutd.checking.verdict import Observed, patience
-from fanoutd.client import Client, ClientError, NotPermitted, TryAgain, Unreachable
+from fanoutd.client import Client, ClientError, NotPermitted, Unreachable
 from fanoutd.config import Daemon
 from fanoutd.master import lock
 from fanoutd.times import local_ms
 
-#: Seconds between two looks.
-_AGAIN = 0.2
+#: Seconds between two looks, and until the last of them.
+_AGAIN, _WHOLE = 0.2, 50.0
+#: Seconds for which a figure is waited for that no verdict depends on, and campaigns that it is made of.
+_FIGURE, _MOST = 2.0, 1000
 #: Where systemd runs this host (sd_booted(3)).
 _SYSTEMD = Path("/run/systemd/system")
 
@@ -24,12 +27,16 @@ def supervised() -> bool:
     return _SYSTEMD.is_dir()
 
 
-def look(daemon: Daemon, timeout: float, fresh: bool = False) -> Observed:
+def look(daemon: Daemon, timeout: float, fresh: bool = False, graceful: float = 0.0) -> Observed:
     """What is seen when it does not pass by itself any more (``patience``); an answer may take ``timeout`` seconds."""
-    began = time.monotonic()
+    began = since = time.monotonic()
+    last: tuple[bool | None, bool] | None = None
     while True:
         seen = glance(daemon, timeout)
-        if time.monotonic() >= began + patience(seen, fresh, supervised()):
+        now, kind = time.monotonic(), (seen.alive, seen.status is None)
+        if kind != last:  # one that has just stopped may be started again: that takes its own time
+            last, since = kind, now
+        if now >= min(since + patience(seen, fresh, supervised(), graceful), began + _WHOLE):
             return seen
         time.sleep(_AGAIN)
 
@@ -83,14 +90,24 @@ def _asked(daemon: Daemon, timeout: float) -> dict[str, Any]:
         status = client.call("daemon.status")
         if not isinstance(status, dict) or not isinstance(status.get("started_at"), str):
             raise Unreachable(f"what listens on {daemon.socket} does not speak as a daemon does")
-        try:
-            running = client.call("campaign.list", state="running")["campaigns"]
-            pending = sum(each["counts"]["pending"] for each in running)
-        except TryAgain:  # the store is away
-            pending = None
     return {
-        "status": status, "response_ms": round(took, 2), "pending": pending, "started_ms": _ms(status["started_at"]),
+        "status": status, "response_ms": round(took, 2), "pending": _pending(daemon, status, timeout),
+        "started_ms": _ms(status["started_at"]),
     }  # fmt: skip
+
+
+def _pending(daemon: Daemon, status: Mapping[str, Any], timeout: float) -> int | None:
+    """People of running campaigns who wait. Whoever has told how he is, is not down because the store is slow to tell
+    this: then it is not known."""
+    if not status["store"]["ok"]:
+        return None  # it would only be waited for
+    try:
+        with Client(daemon.socket, min(timeout, _FIGURE)) as client:
+            running = client.call("campaign.list", state="running", limit=_MOST)["campaigns"]
+    except (OSError, ClientError):
+        return None
+    waiting: int = sum(each["counts"]["pending"] for each in running)
+    return waiting
 
 
 def _ms(text: str) -> int | None:

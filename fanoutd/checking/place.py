@@ -6,6 +6,7 @@ never written to.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,7 @@ from fanoutd.errors import NotPermitted
 
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LARGEST = 1 << 20
+_NOTHING_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _LOOK = 0.1
 
 
@@ -59,11 +61,20 @@ class Place:
         with folders.opened(self.folder) as here:
             with suppress(FileNotFoundError):
                 os.unlink(half, dir_fd=here)
-            with open(_made(here, half), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(half, name, src_dir_fd=here, dst_dir_fd=here)
+            try:
+                with open(_made(here, half), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.rename(half, name, src_dir_fd=here, dst_dir_fd=here)
+            except BaseException:  # a disk that is full is not to be littered besides
+                with suppress(OSError):
+                    os.unlink(half, dir_fd=here)
+                raise
+
+    def remove(self, name: str) -> None:
+        with folders.opened(self.folder) as here, suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=here)
 
 
 def of(state_dir: Path | None) -> Place:
@@ -72,8 +83,12 @@ def of(state_dir: Path | None) -> Place:
     """
     if state_dir is not None and os.access(state_dir, os.R_OK | os.W_OK | os.X_OK):
         return Place(state_dir)
-    of_which = hashlib.blake2b(os.fsencode(state_dir or ""), digest_size=4).hexdigest()
-    folder = Path(tempfile.gettempdir()) / f"fanoutd-{os.geteuid()}-{of_which}"
+    return aside(state_dir)
+
+
+def aside(state_dir: Path | None) -> Place:
+    """The one in the folder for temporary files. Raises NotPermitted."""
+    folder = _aside(state_dir)
     try:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
@@ -83,6 +98,35 @@ def of(state_dir: Path | None) -> Place:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise NotPermitted(f"{folder}: somebody else put that there; call it as root or as the daemon's user")
     return Place(folder)
+
+
+def _aside(state_dir: Path | None) -> Path:
+    of_which = hashlib.blake2b(os.fsencode(state_dir or ""), digest_size=4).hexdigest()
+    return Path(tempfile.gettempdir()) / f"fanoutd-{os.geteuid()}-{of_which}"
+
+
+def read_newest(kept: Place, name: str) -> bytes:
+    """What ``write_somewhere`` wrote last. Raises OSError."""
+    found = kept.read(name)
+    if _aside(kept.folder).is_dir():
+        with suppress(OSError, NotPermitted):
+            found = aside(kept.folder).read(name) or found
+    return found
+
+
+def write_somewhere(kept: Place, name: str, data: bytes) -> None:
+    """There, or aside while that disk takes nothing: what a daemon died of may be just that. Raises OSError,
+    NotPermitted."""
+    try:
+        kept.write(name, data)
+    except OSError as e:
+        if e.errno not in _NOTHING_TAKEN:
+            raise
+        aside(kept.folder).write(name, data)
+        return
+    if _aside(kept.folder).is_dir():
+        with suppress(OSError, NotPermitted):
+            aside(kept.folder).remove(name)
 
 
 def _made(here: int, name: str) -> int:

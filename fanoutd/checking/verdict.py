@@ -12,6 +12,8 @@ STATES = ("OK", "DEGRADED", "DOWN", "UNKNOWN")
 #: Seconds: for one that starts, stops or replaces itself; for one that somebody else may start again at once; for a
 #: dispatcher that may only be slow.
 STARTING, AGAIN, SLOW = 20.0, 5.0, 5.0
+#: Seconds beyond ``graceful_timeout`` for one that stops, and at most: who asks does not wait for ever.
+_MORE, _STOPPING = 5.0, 45.0
 
 #: Words of one line, at most: a pager shows few.
 _MOST_REASONS = 6
@@ -82,9 +84,10 @@ def clean(words: str) -> str:
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
-def patience(seen: Observed, fresh: bool, supervised: bool) -> float:
+def patience(seen: Observed, fresh: bool, supervised: bool, graceful: float = 0.0) -> float:
     """Seconds for which what was seen may pass by itself. ``fresh``: the last check found it well, so that it may just
-    be stopped and started again; ``supervised``: somebody else starts a daemon that died."""
+    be stopped and started again; ``supervised``: somebody else starts a daemon that died; ``graceful``: the daemon's
+    graceful_timeout, for which one that stops lives and does not listen."""
     if seen.error or seen.denied:
         return 0.0
     if seen.status is not None:
@@ -92,7 +95,7 @@ def patience(seen: Observed, fresh: bool, supervised: bool) -> float:
             return STARTING
         return SLOW if seen.speechless else 0.0
     if seen.alive:
-        return 0.0 if seen.waited else STARTING
+        return 0.0 if seen.waited else max(STARTING, min(graceful + _MORE, _STOPPING))
     return AGAIN if fresh and (supervised or seen.stopped) else 0.0
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -17,8 +17,10 @@ from fanoutd import client
 from fanoutd.client import Client
 from fanoutd.config import Config, find, for_clients, load
 from fanoutd.errors import BadConfig, BadInput, FanoutdError, NotNow, NotPermitted, Unreachable
+from fanoutd.plain import plain
 
 _INTERNAL_ERROR = -32603
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _BY_ERROR: tuple[tuple[type[client.ClientError], type[FanoutdError]], ...] = (
     (client.NotPermitted, NotPermitted),
@@ -48,21 +50,28 @@ class Settings:
         try:
             return self.load()
         except BadConfig as e:
-            path = find(self.config, os.environ)
-            known = _of_running(path)
+            known = self._of_running()
             if known is None:
                 raise
-            say(f"warning: {' '.join(str(e).split())}; the daemon goes on with what it has read")
+            say(f"warning: {goes_on(e)}")
             return known
 
+    def for_clients(self) -> Config:
+        """What can be known of a configuration that is bad now. Raises BadConfig."""
+        return for_clients(find(self.config, os.environ))
 
-def _of_running(path: Path) -> Config | None:
-    try:
-        config = for_clients(path)
-        Client(config.daemon.socket).close()
-    except (BadConfig, OSError):
-        return None
-    return config
+    def _of_running(self) -> Config | None:
+        try:
+            config = self.for_clients()
+            Client(config.daemon.socket).close()
+        except (BadConfig, OSError):
+            return None
+        return config
+
+
+def goes_on(why: BadConfig) -> str:
+    """What it means that the file is bad now."""
+    return f"{' '.join(str(why).split())}; the daemon goes on with what it has read"
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
@@ -79,18 +88,26 @@ class Group(click.Group):
         except FanoutdError as e:
             _fail(ctx, str(e), e.exit_code)
         except BrokenPipeError:  # the reader of a pipe has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            unheard()
             ctx.exit(1)
         except Exception as e:
             if sys.excepthook is not sys.__excepthook__:
                 raise  # the daemon's: its own hook writes the traceback into the log
+            if isinstance(e, OSError) and e.errno in _NO_ROOM:  # what we write ourselves says so itself
+                unheard()
+                _fail(ctx, f"{e.filename or 'what is printed cannot be written'}: {e.strerror}; make room", 1)
             _fail(ctx, f"{type(e).__name__}: {e}; this is a mistake in fanoutd, --debug shows where", 1)
+
+
+def unheard() -> None:
+    """What is still to be printed goes nowhere: nobody takes it, and Python would complain of it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(ctx: click.Context, words: str, code: int) -> NoReturn:
     if ctx.find_root().params.get("debug"):
         traceback.print_exc()
-    say(f"fanoutd: {' '.join(words.split())}")
+    say(f"fanoutd: {plain(words)}")
     ctx.exit(code)
 
 

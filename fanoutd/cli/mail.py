@@ -24,7 +24,7 @@ def mail() -> None:
 @pass_settings
 def test(settings: Settings, as_json: bool) -> None:
     """Have one sent now, and print what the mail server said."""
-    with connected(settings.load(), _PATIENCE) as connection:
+    with connected(settings.reach(), _PATIENCE) as connection:
         try:
             found = connection.call("mail.test")
         except ClientError as e:

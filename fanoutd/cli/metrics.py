@@ -11,5 +11,5 @@ from fanoutd.cli.common import Settings, connected, pass_settings
 @pass_settings
 def metrics(settings: Settings) -> None:
     """This node's metrics, in the text format of Prometheus."""
-    with connected(settings.load()) as connection:
+    with connected(settings.reach()) as connection:
         click.echo(connection.call("daemon.metrics"), nl=False)

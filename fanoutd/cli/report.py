@@ -25,7 +25,7 @@ def report(settings: Settings, campaign_id: str, file: str | None, as_json: bool
     """What became of a campaign: the receipt, why some failed, what to do, when it was sent."""
     if file is not None and as_json:
         raise click.UsageError("--html or --json, not both")
-    with connected(settings.load(), _PATIENCE) as connection:
+    with connected(settings.reach(), _PATIENCE) as connection:
         answer = connection.call("campaign.report", campaign=campaign_id)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))

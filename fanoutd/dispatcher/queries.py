@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from dataclasses import fields
@@ -17,15 +18,19 @@ from fanoutd.times import iso, wall_ms
 #: The span over which a campaign's rate is taken, in seconds.
 RATE_SPAN = 10.0
 
+#: What `next` gives: a shard's number, and a place in it.
+_NEXT = re.compile(r"([0-9]{1,9}):([0-9]{1,9})", re.ASCII)
+
 STATES = ("scheduled", "planning", "running", "paused", *FINAL)
 
 
 class RpcError(Exception):
-    """A refusal on the socket: its code, its words, and the field it is about."""
+    """A refusal on the socket: its code, its words, and the field it is about, by its name or as ``{"field": …}``."""
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.data = code, message, data
+        self.code, self.message = code, message
+        self.data = {"field": data} if isinstance(data, str) else data
 
 
 class Rates:
@@ -89,7 +94,7 @@ class Queries:
             raise RpcError(-32602, f"state: {state!r} is none; there are {', '.join(STATES)}", "state")
         before = None
         if params.get("before") is not None:
-            before = known(db, str(params["before"]))
+            before = known(db, str(params["before"]), "before")
         which = Filter(**{field.name: params[field.name] for field in fields(Filter) if field.name in params})
         found = listing.listed(db, which, limit, before)
         counts = counters.counts_of(db, [each.id for each in found])
@@ -108,10 +113,10 @@ def past(db: Database, campaign: Campaign) -> dict[str, Any]:
     ]}  # fmt: skip
 
 
-def known(db: Database, campaign: str) -> Campaign:
+def known(db: Database, campaign: str, field: str = "campaign") -> Campaign:
     found = campaigns.get(db, campaign)
     if found is None:
-        raise RpcError(-32002, f"no campaign {campaign[:80]}; `fanoutd campaign list` names them", "campaign")
+        raise RpcError(-32002, f"no campaign {campaign[:80]}; `fanoutd campaign list` names them", field)
     return found
 
 
@@ -185,8 +190,6 @@ def _state(word: Any) -> State | None:
 def _place(after: Any) -> tuple[int, int]:
     if after is None:
         return 0, -1
-    idx, _, pos = str(after).partition(":")
-    try:
-        return int(idx), int(pos)
-    except ValueError:
-        raise RpcError(-32602, "after: what `next` gave", "after") from None
+    if (given := _NEXT.fullmatch(str(after))) is None:
+        raise RpcError(-32602, "after: what `next` gave", "after")
+    return int(given[1]), int(given[2])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fanoutd.plain import plain
 from fanoutd.report import timeline as over_time
 from fanoutd.report.timeline import Timeline
 from fanoutd.report.words import OUTCOMES, number, one_line, people, rate, share, step, when, without_people
@@ -84,7 +85,7 @@ def build(answer: Answer, corrected: bool = False) -> Report:
         raise ValueError(f"campaign {campaign['id']}: {sum(counts.values())} people of {total} are accounted for")
     timeline = over_time.decode(answer["timeline"], parse_when)
     headline, tone = _headline(campaign, answer["cause"], counts, total)
-    reason = campaign["reason"] and without_people(campaign["reason"])
+    reason = campaign["reason"] and plain(without_people(campaign["reason"]))
     listed = answer["errors"][:_TOP]
     found = Report(
         id=campaign["id"], state=campaign["state"], tone=tone, subject="", headline=headline, reason=reason,
@@ -93,7 +94,7 @@ def build(answer: Answer, corrected: bool = False) -> Report:
                       if counts[key]),
         errors=tuple(_error(each, counts["failed"]) for each in listed),
         more_errors=sum(each["count"] for each in answer["errors"][_TOP:]),
-        facts=tuple(_facts(answer, timeline)), excerpt=answer["excerpt"],
+        facts=tuple(_facts(answer, timeline)), excerpt=answer["excerpt"] and plain(answer["excerpt"]),
         steps=tuple(_steps(answer, counts)), timeline=timeline, later=answer["later"], timezone=answer["timezone"],
     )  # fmt: skip
     return replace(found, subject=_subject(found, counts, corrected))
@@ -101,7 +102,7 @@ def build(answer: Answer, corrected: bool = False) -> Report:
 
 def paused_subject(report: Report, reason: str | None) -> Report:
     """Of a campaign that had paused for this reason, and has gone on."""
-    words = without_people(reason or "")
+    words = plain(without_people(reason or ""))
     return replace(report, reason=words, subject=f"campaign {report.id} paused: {one_line(words, _SUBJECT)}")
 
 
@@ -172,14 +173,15 @@ def _subject(report: Report, counts: Mapping[str, int], corrected: bool) -> str:
 
 
 def _error(each: Mapping[str, Any], failed: int) -> Error:
-    return Error(str(each["errcode"]), each["words"], each["count"], share(each["count"], failed), each["mend"])
+    errcode, words = plain(str(each["errcode"])), plain(each["words"])
+    return Error(errcode, words, each["count"], share(each["count"], failed), each["mend"])
 
 
 def _facts(answer: Answer, timeline: Timeline | None) -> Iterator[tuple[str, str]]:
     campaign, timezone = answer["campaign"], answer["timezone"]
     for name in ("account", "message", "audience", "reference"):
         if campaign[name]:
-            yield name, str(campaign[name])
+            yield name, plain(str(campaign[name]))
     if by := answer["submitted"]:
         yield "submitted by", f"{by['who'] or 'a user'} (uid {by['uid']}) on node {by['node']}"
     times = {name: campaign[key] and parse_when(campaign[key]) for name, key in (

@@ -81,10 +81,15 @@ def _ask_for(db: Database, held: Lease) -> Later:
     )  # fmt: skip
 
 
+#: Shards with their campaigns, which SQLite is to look at first: it would read all shards of months for the few of
+#: those that run.
+_OF_CAMPAIGNS = "fanout_campaign c CROSS JOIN fanout_shard s ON s.campaign = c.id"
+
+
 def totals(db: Database) -> tuple[int, int]:
     """Shards that wait for a worker, and shards in a worker's hands."""
     waiting = db.rows(
-        "SELECT COUNT(*) FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
+        f"SELECT COUNT(*) FROM {_OF_CAMPAIGNS} "
         "WHERE s.owner IS NULL AND (s.pending > 0 OR s.resend > 0) AND c.state = 'running'"
     )
     leased = db.rows("SELECT COUNT(*) FROM fanout_shard WHERE owner IS NOT NULL")
@@ -94,7 +99,7 @@ def totals(db: Database) -> tuple[int, int]:
 def ready(db: Database) -> int:
     """Shards that a worker may take now: of those that wait, the ones that are not parked."""
     row = db.one(
-        "SELECT COUNT(*) FROM fanout_shard s JOIN fanout_campaign c ON c.id = s.campaign "
+        f"SELECT COUNT(*) FROM {_OF_CAMPAIGNS} "
         f"WHERE s.owner IS NULL AND s.lease_until <= {db.NOW_MS} AND (s.pending > 0 OR s.resend > 0) "
         "AND c.state = 'running'"
     )

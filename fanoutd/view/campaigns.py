@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from fanoutd.plain import plain
 from fanoutd.view.progress import reached, word
 
 _HEADS = ("ID", "STATE", "AGE", "PEOPLE", "SENT", "FAIL", "SKIP", "UNKN", "LEFT")
@@ -29,7 +30,7 @@ def table(campaigns: Sequence[dict[str, Any]], width: int, now_ms: int) -> Itera
         ]
         yield _cut(" ".join(cells), width)
         if campaign and campaign["reason"]:
-            yield _cut(f"  {' '.join(campaign['reason'].split())}", width)
+            yield _cut(f"  {plain(campaign['reason'])}", width)
 
 
 def _cells(campaign: dict[str, Any], now_ms: int) -> tuple[str, ...]:
@@ -62,4 +63,4 @@ def line(campaign: dict[str, Any]) -> str:
     created = word(campaign["created_at"])[:19]
     head = f"{word(campaign['id']):<28} {word(campaign['state']):<9} {created:<19}"
     words = f"{head}  {word(campaign['message'])}  total={word(campaign['total'])} {counts}".rstrip()
-    return words + (f"  {' '.join(campaign['reason'].split())}" if campaign["reason"] else "")
+    return words + (f"  {plain(campaign['reason'])}" if campaign["reason"] else "")

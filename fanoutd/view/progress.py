@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fanoutd.client import FINAL
 from fanoutd.outcome import describe
+from fanoutd.plain import plain
 from fanoutd.times import duration
 
 #: Plain output: a line at the latest after so many seconds, or so much of the whole.
@@ -68,7 +69,7 @@ def line(campaign: dict[str, Any]) -> str:
         words += f", {campaign['rate']:,.0f}/s"
     if campaign["eta_seconds"]:
         words += f", {duration(campaign['eta_seconds'])} left"
-    return words + (f"; {campaign['reason']}" if campaign["reason"] else "")
+    return words + (f"; {plain(campaign['reason'])}" if campaign["reason"] else "")
 
 
 def _share(campaign: dict[str, Any]) -> str:
@@ -107,7 +108,7 @@ def picture(campaign: dict[str, Any], width: int) -> RenderableType:
     )  # fmt: skip
     parts: list[RenderableType] = [head, bar, outcomes(campaign)]
     if campaign["reason"]:
-        parts.append(Text(campaign["reason"], style="yellow"))
+        parts.append(Text(plain(campaign["reason"]), style="yellow"))
     return Group(*parts)
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fanoutd.client import FINAL
 from fanoutd.errcodes import describe, meaning
+from fanoutd.plain import plain
 from fanoutd.times import duration, iso
 from fanoutd.view.progress import ACCENT, WORDS, console, ended, word
 
@@ -30,7 +31,7 @@ def lines(campaign: dict[str, Any], events: list[dict[str, Any]], zone: str | No
     yield f"{word(campaign['id'])}  {word(campaign['state'])}", f"bold {ACCENT}"
     yield f"  {_about(campaign)}", "dim"
     if campaign["reason"]:
-        yield f"  {' '.join(campaign['reason'].split())}", "yellow"
+        yield f"  {plain(campaign['reason'])}", "yellow"
     yield "", ""
     yield from ((f"  {name:<9} {words}", "") for name, words in _times(campaign, zone, now_ms))
     yield "", ""
@@ -51,7 +52,7 @@ def print_to_stdout(found: Iterator[Line]) -> None:
 def _about(campaign: dict[str, Any]) -> str:
     given = [("message", "message"), ("account", "account"), ("audience", "audience"), ("reference", "reference"),
              ("key", "key")]  # fmt: skip
-    return " · ".join(f"{name} {campaign[field]}" for name, field in given if campaign[field] is not None)
+    return " · ".join(f"{name} {plain(campaign[field])}" for name, field in given if campaign[field] is not None)
 
 
 def _times(campaign: dict[str, Any], zone: str | None, now_ms: int) -> Iterator[tuple[str, str]]:
@@ -129,7 +130,7 @@ def _event(event: dict[str, Any], zone: str | None) -> str:
         words += f" by {event['user'] or '?'} (uid {event['uid']}{_pid(event['pid'])})"
     if event["node"]:
         words += f" on {event['node']}"
-    return words + (f": {' '.join(event['detail'].split())}" if event["detail"] else "")
+    return words + (f": {plain(event['detail'])}" if event["detail"] else "")
 
 
 def _pid(pid: int | None) -> str:
