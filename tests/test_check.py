@@ -181,7 +181,9 @@ def test_one_that_stops_is_given_its_graceful_timeout(
 # ---- what is remembered, and mailed
 
 
-def course(*looks: Observed | tuple[Observed, Restart], mailing: bool = True, minutes: int = 1) -> list[str]:
+def course(
+    *looks: Observed | tuple[Observed, Restart], mailing: bool = True, minutes: int = 1, down_only: bool = False
+) -> list[str]:
     """The subjects of the mails, look by look, with a minute between two."""
     known, subjects = Memory(), []
     for number, each in enumerate(looks):
@@ -189,7 +191,7 @@ def course(*looks: Observed | tuple[Observed, Restart], mailing: bool = True, mi
         look = replace(look, at_ms=AT + number * minutes * 60_000)
         if restart:
             known = memory.begun(known, look)
-        known = memory.step(known, look, verdict(look), mailing, restart)
+        known = memory.step(known, look, verdict(look), mailing, restart, down_only)
         assert known == memory.decode(known.encode())
         subjects += [event.subject for event in known.waiting]
         for event in known.waiting:
@@ -200,6 +202,7 @@ def course(*looks: Observed | tuple[Observed, Restart], mailing: bool = True, mi
 
 RESTARTED = Restart("service fanoutd start", 0, "fanoutd is started")
 IN_VAIN = Restart("service fanoutd start", 1, "starting\nno disk")
+POORLY = seen(status=told(reload={"error": "x"}))
 DIED_ALERT, BACK = "ALERT: the daemon is down", "all clear: the daemon serves again, after "
 
 
@@ -214,8 +217,13 @@ DIED_ALERT, BACK = "ALERT: the daemon is down", "all clear: the daemon serves ag
         ((SERVING, STOPPED, DIED, SERVING), ["ALERT: the daemon was stopped", DIED_ALERT, BACK + "60 s"]),
         ((SERVING, DIED, STOPPED, SERVING), [DIED_ALERT, BACK + "2 min"]),
         ((SERVING, SILENT, seen(denied=True), SILENT, SERVING), [DIED_ALERT, BACK + "3 min"]),
-        # The daemon mails what it knows; what it cannot mail is mailed here.
-        ((SERVING, seen(status=told(reload={"error": "x"})), SERVING), []),
+        ((SERVING, POORLY, POORLY, SERVING),
+         ["ALERT: the daemon is degraded: the last reload was refused: x; see `fanoutd status` and the log",
+          "all clear: the daemon is healthy again, after 2 min"]),
+        ((POORLY, DIED, POORLY),
+         ["ALERT: the daemon is degraded: the last reload was refused: x; see `fanoutd status` and the log",
+          DIED_ALERT, BACK + "60 s",
+          "ALERT: the daemon is degraded: the last reload was refused: x; see `fanoutd status` and the log"]),
         ((SERVING, SPEECHLESS, SPEECHLESS, SERVING),
          ["ALERT: the daemon cannot tell of its trouble itself",
           "all clear: the daemon can tell of its trouble itself again, after 2 min"]),
@@ -227,6 +235,19 @@ DIED_ALERT, BACK = "ALERT: the daemon is down", "all clear: the daemon serves ag
 )  # fmt: skip
 def test_a_change_is_mailed_once(looks: tuple[Observed, ...], subjects: list[str]) -> None:
     assert course(*looks) == subjects
+
+
+def test_down_only_leaves_to_the_daemon_what_it_can_mail_itself() -> None:
+    assert course(SERVING, POORLY, POORLY, SERVING, down_only=True) == []
+    assert course(POORLY, DIED, POORLY, SERVING, down_only=True) == [DIED_ALERT, BACK + "60 s"]
+    assert course(SERVING, SPEECHLESS, down_only=True) == ["ALERT: the daemon cannot tell of its trouble itself"]
+
+
+def test_one_that_is_started_again_and_serves_poorly_is_told_of_all_the_same() -> None:
+    told_of = ["ALERT: the daemon was down, restarted", BACK + "0 s"]
+    assert course((POORLY, RESTARTED), mailing=False) == told_of
+    assert course((POORLY, RESTARTED), down_only=True) == told_of
+    assert course((POORLY, RESTARTED))[:2] == told_of and course((SPEECHLESS, RESTARTED))[:2] == told_of
 
 
 def test_a_restart_is_mailed_whatever_else_is_and_its_all_clear() -> None:

@@ -27,13 +27,14 @@ Post = Callable[[Event, str | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to do beside looking: ``mail`` what changes, run ``restart`` (empty: nothing) when it is down. ``graceful``
-    is the daemon's graceful_timeout."""
+    """What to do beside looking: ``mail`` what changes, ``down_only`` less than that it is degraded; run ``restart``
+    (empty: nothing) when it is down. ``graceful`` is the daemon's graceful_timeout."""
 
     mail: bool
     restart: tuple[str, ...]
     timeout: float
     graceful: float = 0.0
+    down_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _act(daemon: Daemon, wish: Wish, post: Post | None, kept: Place) -> Done:
             found = verdict(seen)
             if restart.said and found.code == DOWN:
                 found = replace(found, words=f"{found.words}; {restart.command} said: {restart.said.splitlines()[-1]}")
-    after = memory.step(before, seen, found, wish.mail, restart)
+    after = memory.step(before, seen, found, wish.mail, restart, wish.down_only)
     if found.code == UNKNOWN or after == before:
         return _tell(kept, after, post, found, news=False)
     try:

@@ -18,12 +18,14 @@ _REMINDED, _SELDOM = 3_600_000, 24 * 3_600_000
 #: Mails that wait, at most: of a mail server that is away for weeks the newest count.
 _MOST_WAITING = 20
 
-DOWN_KIND, MUTE_KIND = "down", "mute"
+DOWN_KIND, MUTE_KIND, DEGRADED_KIND = "down", "mute", "degraded"
+_STILL = {DOWN_KIND: "down", MUTE_KIND: "not able to tell of its trouble itself", DEGRADED_KIND: "degraded"}
+_AGAIN = {DOWN_KIND: "serves", MUTE_KIND: "can tell of its trouble itself", DEGRADED_KIND: "is healthy"}
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What was mailed and is not well again. ``kind`` is down or mute (it serves, but cannot mail); times are
+    """What was mailed and is not well again. ``kind`` is down, mute (it serves, but cannot mail) or degraded; times are
     milliseconds since 1970; ``reminded`` counts the reminders, ``stopped``: it was, on purpose."""
 
     kind: str
@@ -68,14 +70,21 @@ class Restart:
     found: str = ""
 
 
-def step(before: Memory, seen: Observed, found: Verdict, mailing: bool, restart: Restart | None = None) -> Memory:
-    """After one check. ``mailing``: what is new is mailed; without it only what a restart did, and its all clear."""
+def step(
+    before: Memory, seen: Observed, found: Verdict, mailing: bool, restart: Restart | None = None,
+    down_only: bool = False,
+) -> Memory:  # fmt: skip
+    """After one check. ``mailing``: what is new is mailed; without it only what a restart did, and its all clear.
+    ``down_only``: not that it is degraded, which a daemon mails itself as long as it can."""
     if found.code == UNKNOWN:
         return before
-    kind = DOWN_KIND if found.code == DOWN else MUTE_KIND if seen.speechless else None
+    kind = _kind(seen, found, down_only)
     events: list[Event] = []
     trouble = _goes_on(before.trouble, kind, seen)
-    if before.trouble and trouble is None and kind == MUTE_KIND:
+    if before.trouble and before.trouble.kind == DOWN_KIND and trouble is None and kind != DOWN_KIND:
+        # It serves again, though not well: the end of one trouble, and the beginning of another.
+        if not before.trouble.mailed:
+            events.append(_alert(before.trouble, seen, found, restart))
         events.append(_all_clear(before.trouble, seen, found))
     well = before.state in (STATES[OK], STATES[DEGRADED])
     if kind and trouble is None and mailing and (well or not seen.stopped):  # one that was never started is no news
@@ -91,6 +100,14 @@ def step(before: Memory, seen: Observed, found: Verdict, mailing: bool, restart:
         trouble = None
     node = str(seen.status["node"]) if seen.status else before.node
     return Memory(found.state, node, trouble, (*before.waiting, *events)[-_MOST_WAITING:])
+
+
+def _kind(seen: Observed, found: Verdict, down_only: bool) -> str | None:
+    if found.code == DOWN:
+        return DOWN_KIND
+    if seen.speechless:
+        return MUTE_KIND
+    return DEGRADED_KIND if found.code == DEGRADED and not down_only else None
 
 
 def _goes_on(trouble: Trouble | None, kind: str | None, seen: Observed) -> Trouble | None:
@@ -122,6 +139,8 @@ def _alert(trouble: Trouble, seen: Observed, found: Verdict, restart: Restart | 
         subject = _restarted(found, restart)
     elif trouble.kind == MUTE_KIND:
         subject = "ALERT: the daemon cannot tell of its trouble itself"
+    elif trouble.kind == DEGRADED_KIND:
+        subject = f"ALERT: the daemon is degraded: {found.words[:120]}"
     elif found.code != DOWN:
         subject = "ALERT: the daemon was down"
     else:
@@ -137,7 +156,7 @@ def _restarted(found: Verdict, restart: Restart) -> str:
 
 
 def _reminder(trouble: Trouble, seen: Observed, found: Verdict, restart: Restart | None) -> Event:
-    what = "down" if trouble.kind == DOWN_KIND else "not able to tell of its trouble itself"
+    what = _STILL[trouble.kind]
     subject = f"ALERT: the daemon is still {what}, for {duration(seen.at_ms - trouble.since)}"
     ident = f"check-{trouble.kind}-{trouble.since}-{trouble.reminded}"
     return _event(ident, seen.at_ms, subject, _body(trouble, found, restart))
@@ -145,10 +164,7 @@ def _reminder(trouble: Trouble, seen: Observed, found: Verdict, restart: Restart
 
 def _all_clear(trouble: Trouble, seen: Observed, found: Verdict) -> Event:
     lasted = duration(seen.at_ms - trouble.since)
-    if trouble.kind == DOWN_KIND:
-        subject = f"all clear: the daemon serves again, after {lasted}"
-    else:
-        subject = f"all clear: the daemon can tell of its trouble itself again, after {lasted}"
+    subject = f"all clear: the daemon {_AGAIN[trouble.kind]} again, after {lasted}"
     text = f"{found.line()}\n\nWhat it had accepted is on disk: campaigns go on where they stopped, by themselves."
     return _event(f"check-{trouble.kind}-{trouble.since}-clear", seen.at_ms, subject, text)
 

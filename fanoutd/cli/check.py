@@ -27,18 +27,22 @@ _LOOKING, _ACTING = 60, 400
 
 @click.command()
 @click.option("--mail", is_flag=True,
-              help="Mail when it goes down, and when it is back; what cannot be mailed now is next time.")  # fmt: skip
+              help="Mail when the result changes; what cannot be mailed now is next time.")  # fmt: skip
+@click.option("--down-only", is_flag=True,
+              help="Of --mail: not that it is degraded, which the daemon mails itself.")  # fmt: skip
 @click.option("--restart", metavar="COMMAND",
               help="Run this when it is down and was not stopped; mail that, and when it is back.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Say nothing unless something was started, or is new: for cron.")
 @click.option("--timeout", type=click.FloatRange(0.1, 30), default=10.0, metavar="SECONDS",
               help="How long the daemon may take to answer; 10.")  # fmt: skip
 @pass_settings
-def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, timeout: float) -> None:
+def check(
+    settings: Settings, mail: bool, down_only: bool, restart: str | None, quiet: bool, timeout: float
+) -> None:
     """Say in one line how the daemon is. Exit 0 healthy, 1 degraded, 2 down, 3 cannot tell."""
     _never_for_ever(_ACTING if mail or restart else _LOOKING)
     try:
-        done = _done(settings, mail, command.words(restart) if restart is not None else (), timeout)
+        done = _done(settings, mail, down_only, command.words(restart) if restart is not None else (), timeout)
     except (FanoutdError, ValueError) as e:
         done = _cannot_tell(str(e))
     except OSError as e:
@@ -57,13 +61,13 @@ def check(settings: Settings, mail: bool, restart: str | None, quiet: bool, time
     raise click.exceptions.Exit(done.verdict.code)
 
 
-def _done(settings: Settings, mail: bool, restart: tuple[str, ...], timeout: float) -> Done:
+def _done(settings: Settings, mail: bool, down_only: bool, restart: tuple[str, ...], timeout: float) -> Done:
     """Raises FanoutdError, OSError."""
     try:
         config = settings.load()
     except BadConfig as e:
         return _on_what_it_has_read(settings, e, timeout)
-    return act(config.daemon, Wish(mail, restart, timeout, config.workers.graceful_timeout), _post(config))
+    return act(config.daemon, Wish(mail, restart, timeout, config.workers.graceful_timeout, down_only), _post(config))
 
 
 def _on_what_it_has_read(settings: Settings, why: BadConfig, timeout: float) -> Done:
