@@ -9,6 +9,7 @@ it is the master's own, to be reaped and signalled like any other.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import importlib
@@ -20,9 +21,9 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from fanoutd import log, process
+from fanoutd import log, on_disk, process, secrecy
 from fanoutd.child import READY, Child, Recipe
-from fanoutd.config import sqlite_path
+from fanoutd.config import Config, sqlite_path
 from fanoutd.lines import encode
 
 _log = logging.getLogger(__name__)
@@ -33,16 +34,23 @@ _PRELOADED = ("certifi", "concurrent.futures.thread", "setproctitle", "zoneinfo"
 #: Exit codes.
 _BROKEN, _NO_FORK = 4, 71
 
+#: Characters of an error that go to the master.
+_MOST_WORDS = 400
+
 Run = Callable[[Child], int]
 
 
 def run(recipe: Recipe) -> int:
     """Until the master is gone or wants no more children of this generation; the exit code."""
+    if newer := on_disk.newer():
+        _log.error("generation %d cannot be loaded: %s", recipe.generation, newer)
+        _say(recipe.sock, {"t": "broken", "error": newer})
+        return _BROKEN
     try:
         runs = _load(recipe.entries, "fanoutd.store.mysql" if sqlite_path(recipe.config.store_url) is None else "")
     except BaseException as e:  # a module that is executed may do anything: even leave, as sys.exit does
         _log.exception("generation %d cannot be loaded", recipe.generation)
-        _say(recipe.sock, {"t": "broken", "error": f"{type(e).__name__}: {e}"})
+        _say(recipe.sock, {"t": "broken", "error": _words(e, recipe.config)})
         return _BROKEN
     process.set_title(f"mold {recipe.generation}")
     faulthandler.enable(file=log.fileno())  # a hung child is sent SIGABRT: its stack belongs into the log
@@ -72,6 +80,12 @@ def _load(entries: Mapping[str, str], store: str) -> Mapping[str, Run]:
     if process.tasks() != 1:
         raise RuntimeError("a thread was started while importing; a fork would copy the locks that it holds")
     return runs
+
+
+def _words(error: BaseException, config: Config) -> str:
+    """The error in one line without secrets: people read it in the status, the answer to a reload, and mails."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return secrecy.without(words, secrecy.ordered(config.secrets()))[:_MOST_WORDS]
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], socket.socket | None] | None:
@@ -133,4 +147,14 @@ def _live(child: Child, main: Run, between: int) -> int:
     while os.getppid() == between:
         os.sched_yield()
     process.set_title(child.name)
-    return process.live(child.name, child.master_pid, lambda: main(child))
+    return process.live(child.name, child.master_pid, lambda: _tell_if_dying(child, main))
+
+
+def _tell_if_dying(child: Child, main: Run) -> int:
+    """What it dies of, it tells the master; only that it died would be known otherwise."""
+    try:
+        return main(child)
+    except Exception as e:
+        with contextlib.suppress(OSError):  # who does not listen just now reads the log
+            child.sock.send(encode({"t": "dies", "error": _words(e, child.config)}), socket.MSG_DONTWAIT)
+        raise

@@ -1,8 +1,8 @@
 """Which children there should be, and what is done about it, one pass at a time.
 
 A generation is a number, a configuration and the mold that makes its children. The next one waits as
-``candidate`` until a worker of it has booted; then old workers give way one by one, each when its
-successor is ready. Slot 0 is the dispatcher's, 1 to N are workers'.
+``candidate`` until its dispatcher and then a worker of it have booted; then old workers give way one by one, each when
+its successor is ready. Slot 0 is the dispatcher's, 1 to N are workers'.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ class Crew:
 
     @property
     def slots(self) -> list[Slot]:
-        """Wanted ones first, empty or not; then all others that live."""
+        """Wanted ones first, empty or not; then all others that live, or are to be tried again."""
         wanted = [self.dispatcher, *self.workers]
-        return [*wanted, *(slot for slot in self._children.alive if slot not in wanted)]
+        waiting = [self.standby] if self.standby and self.standby.state is State.BACKOFF else []
+        return [*wanted, *(slot for slot in self._children.alive if slot not in wanted), *waiting]
 
     @property
     def leaving(self) -> list[Slot]:
@@ -81,14 +82,16 @@ class Crew:
 
     def troubled(self) -> bool:
         """Some wanted child, or the mold, waits to be tried again."""
-        return any(slot.state is State.BACKOFF for slot in (*self.workers, self.dispatcher, self.current.mold))
+        wanted = (*self.workers, self.dispatcher, self.current.mold, *([self.standby] if self.standby else []))
+        return any(slot.state is State.BACKOFF for slot in wanted)
 
     def next_pass(self, now: float) -> float:
         """When there is something to do that no message tells of."""
         due = [each.mold.not_before for each in (self.current, self.candidate) if each and self._lacks_mold(each)]
         if self.current.mold.ready and self._unborn() < _OPEN:
             due += [self._when(slot) for slot in self._missing()]
-        due += [each for each in (self._crowded_until, self._boots.not_before) if each > now]
+        again = self.standby.not_before if self.standby else 0.0
+        due += [each for each in (self._crowded_until, self._boots.not_before, again) if each > now]
         return min(due, default=float("inf"))
 
     def _when(self, slot: Slot) -> float:
@@ -153,13 +156,21 @@ class Crew:
 
     def _renew(self, now: float) -> None:
         """Begin the successor of one child that has to go: replacement first, one at a time."""
-        if self.standby is None and self._outdated(self.dispatcher):
-            standby = Slot(0, "dispatcher")
-            if self._ask(standby, self.current, now):
-                self.standby = standby
+        if self.candidate is None:
+            if self._outdated(self.dispatcher):
+                self._begin_standby(self.current, now)
+            elif self.standby and self.standby.empty:
+                self.standby = None  # the other one has gone: its place is filled like any other
         old = self._next_to_go()
         if old is not None and self._boots.may(now, self._booting()):
             self._begin_successor(old, self.current, now)
+
+    def _begin_standby(self, of: Generation, now: float) -> None:
+        """Its slot stays while it dies and is tried again: it knows for how long to wait."""
+        if self.standby is None:
+            self.standby = Slot(0, "dispatcher", restarts=self.dispatcher.restarts)
+        if self.standby.empty and self.standby.not_before <= now:
+            self._ask(self.standby, of, now)
 
     def _outdated(self, slot: Slot) -> bool:
         return slot.ready and slot.generation != self.current.number
@@ -177,9 +188,17 @@ class Crew:
             self.coming = slot
 
     def try_out(self, now: float) -> None:
-        """Ask the candidate for its first worker, if its mold can make it."""
-        if self.candidate and self.coming is None:
+        """Ask the candidate for its dispatcher and, when that has booted, for its first worker."""
+        if self.candidate is None:
+            return
+        if not self._waits(self.candidate):
+            self._begin_standby(self.candidate, now)
+        elif self.coming is None:
             self._begin_successor(self.workers[0], self.candidate, now)
+
+    def _waits(self, of: Generation) -> bool:
+        """Whether a dispatcher of this generation has booted, and waits for its turn."""
+        return self.standby is not None and self.standby.ready and self.standby.generation == of.number
 
     def got_ready(self, slot: Slot) -> None:
         """A child has booted: if it is somebody's successor, his place is its own now."""
@@ -189,9 +208,7 @@ class Crew:
             self.coming = None
             self._succeed(slot)
         elif slot is self.standby:
-            self._let_go(self.dispatcher)
-            if self.dispatcher.empty:
-                self._change_dispatcher()
+            self._hand_over()
         elif slot is self.dispatcher:
             self._go()
         if self.candidate is not None and slot.generation == self.candidate.number and slot.role == "worker":
@@ -216,10 +233,8 @@ class Crew:
         slot = end.slot
         if slot is self.coming:
             self.coming = None
-        elif slot is self.standby:
-            self.standby = None
-        elif slot is self.dispatcher and self.standby is not None and self.standby.ready:
-            self._change_dispatcher()
+        elif slot is self.dispatcher:
+            self._hand_over()
         if slot.role == "worker" and end.was is State.BOOTING and slot.generation == self.current.number:
             self._boots.failed(time.monotonic(), random.random())
 
@@ -233,11 +248,14 @@ class Crew:
             self.current.trouble = None
         return said
 
-    def _change_dispatcher(self) -> None:
-        """There are never two at work: this one begins when the other has ended."""
-        if self.standby is not None:
-            self.dispatcher, self.standby = self.standby, None
-            self._go()
+    def _hand_over(self) -> None:
+        """To the dispatcher of the generation in force, if it waits. There are never two at work: this one begins when
+        the other has ended."""
+        if self.standby is not None and self._waits(self.current):
+            self._let_go(self.dispatcher)
+            if self.dispatcher.empty:
+                self.dispatcher, self.standby = self.standby, None
+                self._go()
 
     def _go(self) -> None:
         self._children.send(self.dispatcher, {"t": "go"})
@@ -248,6 +266,8 @@ class Crew:
     def begin(self, config: Config, number: int) -> None:
         """Try a new generation out; the one before the candidate was not good enough."""
         self.give_up_candidate()
+        if self.standby and self.standby.empty:
+            self.standby = None
         self.candidate = generation(number, config)
 
     def give_up_candidate(self) -> None:
@@ -258,6 +278,9 @@ class Crew:
         if self.coming is not None and self.coming.generation == self.candidate.number:
             self._let_go(self.coming)
             self.coming = None
+        if self.standby is not None and (self.standby.empty or self.standby.generation == self.candidate.number):
+            self._let_go(self.standby)
+            self.standby = None
         self.candidate = None
 
     def _adopt_candidate(self) -> None:
@@ -269,9 +292,10 @@ class Crew:
         self.count = self.current.config.workers.count
         for slot in (self.dispatcher, *self.workers):
             slot.failures, slot.not_before = 0, 0.0
-        if self.standby is not None:
+        if self.standby is not None and self.standby.generation != self.current.number:
             self._let_go(self.standby)
             self.standby = None
+        self._hand_over()
 
     def _dismiss(self, of: Generation) -> None:
         self._children.dismiss(of.mold, time.monotonic() + of.config.workers.graceful_timeout)

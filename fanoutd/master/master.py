@@ -145,7 +145,7 @@ class Master:
 
     def _reap(self) -> None:
         for end in self._children.reap():
-            words = self._crew.trouble_of(end) or in_words(end.status)
+            words = self._crew.trouble_of(end) or end.slot.last_words or in_words(end.status)
             _log_end(end, words)
             self._crew.ended(end)
             self._post.ended(end.slot)

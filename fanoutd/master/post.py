@@ -31,7 +31,7 @@ class Post:
         self._clock = clock
         self._owed = 0
         self._halts = Halts(children, lambda message: children.send(crew.dispatcher, message))
-        common: Table = {"ready": self._ready}
+        common: Table = {"ready": self._ready, "dies": self._dies}
         self._tables: dict[str, Table] = {
             "mold": {**common, "broken": self._broken},
             "worker": {
@@ -60,6 +60,9 @@ class Post:
             # Shards were free when nobody could be told, or its predecessor died with the news.
             self._owed = max(0, self._owed - 1)
             self._children.send(slot, {"t": "work"})
+
+    def _dies(self, slot: Slot, message: Message) -> None:
+        slot.last_words = str(message["error"])
 
     def _broken(self, slot: Slot, message: Message) -> None:
         """The mold cannot import its generation's code."""

@@ -2,14 +2,15 @@
 
     none -> working -> done | refused
 
-The file is read and checked; a mold of the next generation imports the code; one worker of it, the
-canary, boots: only then is it in force, and the other workers follow one by one.
+The file is read and checked; a mold of the next generation imports the code; its dispatcher boots, and waits; one
+worker of it, the canary, boots: only then is it in force, and the other workers follow one by one.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -23,8 +24,8 @@ from fanoutd.master.slots import State, backoff
 
 _log = logging.getLogger(__name__)
 
-#: Canaries that may die before the generation is refused.
-_CANARIES = 3
+#: Dispatchers, or canaries, that may die before the generation is refused.
+_DEATHS = 3
 
 #: Called once with the generation in force and why the new one is not, or None.
 Told = Callable[[int, str | None], None]
@@ -51,7 +52,7 @@ class Reload:
         self._tell = tell
         self._wanted = False
         self._applied = True
-        self._deaths = 0
+        self._deaths: Counter[str] = Counter()  # by role
         self._again_at = 0.0
         self._waiting: list[Told] = []
         self._number = 1  # of the last generation that was tried
@@ -112,23 +113,25 @@ class Reload:
             self._refuse(str(e))
             return
         self._number += 1
-        self._deaths, self._again_at, self._applied = 0, 0.0, False
+        self._deaths, self._again_at, self._applied = Counter(), 0.0, False
         _log.info("reloading", extra=facts(generation=self._number))
         self._crew.begin(config, self._number)
 
     def ended(self, end: End, words: str, now: float) -> None:
-        """A child has ended: perhaps the candidate's mold, or its canary."""
+        """A child has ended: perhaps the candidate's mold, its dispatcher, or its canary."""
         candidate = self._crew.candidate
-        if candidate is None or end.slot.generation != candidate.number or end.was is not State.BOOTING:
+        role = end.slot.role
+        in_vain = end.was is State.BOOTING or (role == "dispatcher" and end.was is not State.DRAINING)  # it only waited
+        if candidate is None or end.slot.generation != candidate.number or not in_vain:
             return
-        if end.slot.role == "mold":
+        if role == "mold":
             candidate.trouble = candidate.trouble or f"the mold of generation {candidate.number} died: {words}"
             return
-        self._deaths += 1
-        self._again_at = now + backoff(self._deaths + 1, random.random())
-        if self._deaths >= _CANARIES:
+        self._deaths[role] += 1
+        self._again_at = now + backoff(self._deaths[role] + 1, random.random())
+        if self._deaths[role] >= _DEATHS:
             candidate.trouble = (
-                f"workers of generation {candidate.number} do not boot: {self._deaths} died, the last one with "
+                f"{role}s of generation {candidate.number} do not boot: {self._deaths[role]} died, the last one with "
                 f"{words}; the log says why"
             )
 

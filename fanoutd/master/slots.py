@@ -69,7 +69,8 @@ class Slot:
     was told what it has shown no sign of life after, as far as anybody looked; never later than it can have read it.
     ``excused``: nobody is blamed for a silence before then.
 
-    ``pid`` is None in an empty slot, and in one whose child was asked of the mold and has not spoken.
+    ``pid`` is None in an empty slot, and in one whose child was asked of the mold and has not spoken. ``last_words``
+    is the error that it died of, where it said so.
     """
 
     number: int
@@ -90,6 +91,7 @@ class Slot:
     not_before: float = 0.0
     kill_at: float | None = None
     wants_out: str | None = None
+    last_words: str | None = None
 
     @property
     def name(self) -> str:
@@ -122,7 +124,7 @@ class Slot:
         self.row, self.generation, self.born = row, generation, now
         self.woken = self.worked = False
         self.excused = 0.0
-        self.kill_at = self.told_at = self.wants_out = None
+        self.kill_at = self.told_at = self.wants_out = self.last_words = None
 
     def heard(self, event: Event, now: float) -> bool:
         """The child said ready, idle or busy; whether that changed its state."""

@@ -22,7 +22,7 @@ from fanoutd.errors import FanoutdError
 
 T = TypeVar("T")
 
-FAKES = {"worker": "worker_code", "dispatcher": "support.fake_dispatcher"}
+FAKES = {"worker": "worker_code", "dispatcher": "dispatcher_code"}
 
 CONFIG = """
 [daemon]
@@ -129,11 +129,12 @@ class Connection:
 class MasterProcess:
     """``events`` is what the fake children were told."""
 
-    def __init__(self, folder: Path, worker: str = "", stray: str = "", **config: str) -> None:
+    def __init__(self, folder: Path, worker: str = "", stray: str = "", dispatcher: str = "", **config: str) -> None:
         self.folder = folder
         self.socket = folder / "f.sock"
         self.config_file = write_config(folder, **config)
         self.write_code("c-1")
+        self.write_dispatcher(dispatcher)
         self._environment = {
             **os.environ, "FAKE_WORKER": worker, "FAKE_STRAY": stray, "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": f"{folder}:{Path(__file__).parent.parent}",
@@ -154,6 +155,10 @@ class MasterProcess:
     def write_code(self, value: str, more: str = "") -> None:
         """What workers of the next generation run, and show on the board."""
         (self.folder / "worker_code.py").write_text(CODE.format(value=value, more=more))
+
+    def write_dispatcher(self, more: str = "") -> None:
+        """What the dispatcher of the next generation runs: the fake one, or what ``more`` makes of it."""
+        (self.folder / "dispatcher_code.py").write_text(f"from support.fake_dispatcher import run\n{more}\n")
 
     def __enter__(self) -> MasterProcess:
         return self
