@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -620,6 +621,13 @@ def test_the_starters_audience_works_when_its_comment_signs_are_taken_away(
     head, mark, rest = write_starter(tmp_path / "new").read_text().partition("# [audience.default]")
     config = loaded(head + (mark + rest).replace("# ", ""))
     assert config.audiences["default"].params == {"now"}
+
+
+def test_so_does_the_starters_mail(loaded: Load, tmp_path: Path) -> None:
+    head, mark, rest = write_starter(tmp_path / "new").read_text().partition("# [mail]")
+    table, gap, rest = rest.partition("\n\n")
+    config = loaded(head + re.sub("^# ", "", mark + table, flags=re.MULTILINE) + gap + rest)
+    assert config.mail and config.mail.to == ("ops@example.com",)
 
 
 def test_the_example_in_etc_loads_with_no_warning_but_of_what_is_to_be_filled_in(tmp_path: Path) -> None:

@@ -56,6 +56,14 @@ data.thing1.value = "{content}"
 data.phone_number2.value = "{phone}"
 data.time3.value = "{now}"
 
+# ---- Whom it tells ---------------------------------------------------------------------------
+# A mail when something breaks, one when it is well again, one about each campaign, one a day.
+# `fanoutd mail test` sends one now and says what the server said.
+# [mail]
+# smtp = "smtps://user:password@smtp.example.com:465"   # or smtp+starttls://, smtp://
+# from = "fanoutd <fanoutd@example.com>"
+# to = ["ops@example.com"]
+
 # ---- Who gets it -----------------------------------------------------------------------------
 # Any SQL that yields a column openid; without an audience, give the people with
 # `fanoutd send --openids FILE`. Parameters are %(name)s, a literal percent is %%.
