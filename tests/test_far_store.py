@@ -23,7 +23,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.close()
 
 
-@pytest.mark.alone
+@pytest.mark.quiet
 def test_people_are_sent_to_as_fast_as_with_a_database_that_is_near(tmp_path: Path) -> None:
     """Four workers with 400 calls a second for the account, an API that takes 100 ms; `scripts/far` shows more."""
     near, far = compare(tmp_path, server(), people=2800, workers=4, rate=400)

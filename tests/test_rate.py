@@ -231,7 +231,7 @@ class Unjudged(Daemon):
     ACCOUNT = "max_failures = 1"
 
 
-@pytest.mark.alone
+@pytest.mark.quiet
 def test_no_second_of_four_workers_sees_more_than_105_percent_nor_less_than_95_while_they_are_killed(
     tmp_path: Path,
 ) -> None:

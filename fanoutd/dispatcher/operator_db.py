@@ -46,7 +46,8 @@ def select(url: str, query: str, values: Values, patience: float = PATIENCE) -> 
 
         return operator_mysql.select(mysql_url.parse(url), query, values, patience)
     try:
-        link = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY)
+        # What is left unread is closed by whatever thread collects it.
+        link = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY, check_same_thread=False)
         try:
             cursor = link.execute(to_sqlite(query), values)
         except BaseException:
