@@ -84,9 +84,9 @@ _CONSOLE = "WeChat's console says why and until when; `fanoutd campaign resume` 
 _CREDENTIALS = "compare [account] app_id and secret with WeChat's console (basic configuration)"
 _ADMIN = "the account's administrator gets a message from WeChat: have it confirmed"
 #: Those who have it already must not get it twice.
-_ANEW = "cancel this campaign and send anew to who is left: `fanoutd campaign export ID --state pending`"
+ANEW = "cancel this campaign and send anew to who is left: `fanoutd campaign export ID --state pending`"
 _NEW_MESSAGE = (
-    f"mend the message in the configuration and reload; this campaign keeps the message it was submitted with: {_ANEW}"
+    f"mend the message in the configuration and reload; this campaign keeps the message it was submitted with: {ANEW}"
 )
 _TEMPLATE = "compare the message with the template in WeChat's console; if the template itself was mended, resume"
 _BUG = "this should never be sent: report it as a bug of fanoutd, with the errmsg and its rid"
@@ -177,7 +177,7 @@ _MESSAGE = _all(Verdict.STOP_CAMPAIGN, "M", _NEW_MESSAGE, {
     40005: ("the kind of file is wrong", "不合法的文件类型"),
     40006: ("the size of the file is wrong", "不合法的文件大小"),
     40007: ("media_id invalid or expired", "media_id 无效或已过期",
-            f"upload the media again, put the new media_id into the message and reload; then {_ANEW}"),
+            f"upload the media again, put the new media_id into the message and reload; then {ANEW}"),
     40008: ("the kind of message is wrong", "不合法的消息类型"),
     40009: ("the size of the picture is wrong", "不合法的图片文件大小"),
     40033: ("characters that WeChat refuses", "请求含有不允许的字符(如 \\uxxxx)"),
@@ -214,7 +214,7 @@ _MESSAGE = _all(Verdict.STOP_CAMPAIGN, "M", _NEW_MESSAGE, {
 }) | _all(Verdict.STOP_CAMPAIGN, "M", _TEMPLATE, {
     40037: ("template_id unknown", "模板 ID 无效",
             "see whether the template is still in WeChat's console of this very account; else put the right "
-            f"template_id into the message, reload, {_ANEW}"),
+            f"template_id into the message, reload, {ANEW}"),
     43100: ("the template changed too often, or is gone", "模板修改过于频繁,或已不存在"),
     43116: ("the template is banned", "该模板已被封禁"),
 })  # fmt: skip
@@ -243,7 +243,7 @@ _OWN_BUG = _all(Verdict.STOP_CAMPAIGN, "M", _BUG, {
 
 _CHANNEL = _all(Verdict.STOP_CAMPAIGN, "A", _CONSOLE, {
     40200: ("this account may not send this kind of message", "此账号类型不能发送该类消息",
-            f"take this msgtype out of the message, reload, {_ANEW}"),
+            f"take this msgtype out of the message, reload, {ANEW}"),
     45040: ("this month's calls of this kind are used up", "该接口本月调用次数已用完",
             "wait for the next month, or buy more in WeChat's console; then resume"),
     45102: ("WeChat barred this call for a time", "该接口被限制使用一段时间"),

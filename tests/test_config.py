@@ -242,6 +242,11 @@ def test_a_password_that_others_may_read_on_the_way_is_one_warning(loaded: Load,
     assert (config.warnings == ()) == (words is None)
 
 
+def test_keeping_next_to_nothing_is_one_warning(loaded: Load) -> None:
+    [words] = loaded('[schedule]\nretention = "10s"\n' + ACCOUNT + MESSAGE).warnings
+    assert words.startswith("[schedule] retention: ") and "sent again" in words
+
+
 def test_a_mail_servers_password_is_hidden_in_each_of_its_forms_and_its_ca_lies_beside_the_file(
     loaded: Load, tmp_path: Path
 ) -> None:

@@ -88,6 +88,10 @@ def test_without_a_daemon_the_rest_is_examined_and_what_was_not_is_said(config: 
     assert found["daemon"]["level"] == "warn" and "not examined" in found["daemon"]["words"]
     assert found["API of main"]["level"] == "fail"
     assert run(config).returncode == 1
+    (config.parent / "state").mkdir(mode=0o700, exist_ok=True)
+    (config.parent / "state" / "fanoutd.pid").write_text("4711\n")
+    found = findings(config)
+    assert found["daemon"]["level"] == "fail" and found["daemon"]["words"].startswith("it has died: ")
 
 
 def test_files_that_others_may_read_and_a_store_that_is_none_fail(config: Path, tmp_path: Path) -> None:

@@ -326,6 +326,11 @@ def test_a_campaign_is_stuck_when_nobody_is_reached_though_nothing_is_known_to_b
         campaigns.move(db, "c-1", "running", "paused")
     well(look(10_000))
     assert set(progress) == {"c-quiet"}
+    db.execute("UPDATE fanout_campaign SET state = 'planning', cause = 'audience', reason = 'no such table: tp' "
+               "WHERE id = 'c-quiet'")  # fmt: skip
+    db.execute("UPDATE fanout_shard SET pending = 0 WHERE campaign = 'c-quiet'")
+    well(look(10_001))
+    assert bad(look(10_400)).startswith("c-quiet: it waits for its audience: no such table: tp, and for 6 min")
 
 
 def test_nodes_that_are_gone_without_a_word(db: Database, config: Config) -> None:

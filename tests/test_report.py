@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fanoutd.config import load
 from fanoutd.dispatcher import reports
+from fanoutd.errcodes import ANEW
 from fanoutd.outcome import NEVER_HEARD, State
 from fanoutd.report import timeline as over_time
 from fanoutd.report.build import Report, all_reached, build
@@ -99,8 +100,8 @@ def test_the_receipt_sums_and_one_that_does_not_is_refused() -> None:
      "7 of 9 people were sent to, and of 2 nobody knows whether they have the message.",
      "unknown: 2 of 9 wait for a decision", "warn"),
     ({}, "done", "Its audience was empty: nobody was sent to.", "done: 0 of 0 sent", "warn"),
-    ({"skipped": 3}, "done", "All 3 people take no messages, and were skipped.", "done: 0 of 3 sent, 3 skipped",
-     "warn"),
+    ({"skipped": 3}, "done", "All 3 people have opted out or are known to be gone, and were skipped.",
+     "done: 0 of 3 sent, 3 skipped", "warn"),
     ({"sent_custom": 2, "pending": 8}, "cancelled",
      "It was cancelled when 2 of 10 people were through; the others were not tried.",
      "cancelled: 2 of 10 sent, 8 not tried", "warn"),
@@ -130,6 +131,9 @@ def test_a_pause_says_why_and_what_ends_it() -> None:
     by_cause = {"token": "fanoutd token refresh", "past": "fanoutd campaign repair c-1"}
     for cause, command in by_cause.items():
         assert commands(build(given | {"cause": cause})) == [command, "fanoutd campaign cancel c-1"]
+    anew = {"campaign": {**given["campaign"], "reason": f"WeChat refuses the message; {ANEW}"}}
+    left = "fanoutd campaign export c-1 --state pending"
+    assert commands(build(given | anew)) == ["fanoutd campaign cancel c-1", left]
     assert build(given | {"cause": "operator"}).headline.startswith("Somebody paused it")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fanoutd.config.model import Mail, Message
+from fanoutd.config.model import Mail, Message, Schedule
 from fanoutd.config.msgtypes import KINDS
 
 #: Keywords of the old templates that WeChat filters out since 4 May 2023 (its announcement).
 FILTERED = ("first", "remark")
+
+_A_DAY = 86_400.0
 
 
 def advice(messages: Iterable[Message]) -> tuple[str, ...]:
@@ -47,3 +49,13 @@ def mail_advice(mail: Mail | None) -> tuple[str, ...]:
     if not mail.relay.ssl_verify:
         return ("[mail] smtp: ssl_verify=off gives the password to whoever answers; name the authority with ssl_ca",)
     return ()
+
+
+def retention_advice(schedule: Schedule) -> tuple[str, ...]:
+    """On how soon everything is forgotten."""
+    if schedule.retention >= _A_DAY:
+        return ()
+    return (
+        f"[schedule] retention: campaigns, their receipts and their keys are gone after {schedule.retention:g} s: what "
+        "is submitted again after that is sent again",
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fanoutd.config import fields, kinds, secret
-from fanoutd.config.advice import advice, mail_advice
+from fanoutd.config.advice import advice, mail_advice, retention_advice
 from fanoutd.config.fields import NAMED, SINGLE, Place, named, read
 from fanoutd.config.model import (
     Account,
@@ -74,7 +74,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
     daemon = _daemon(document, place)
     accounts = _accounts(document, environ, place)
     messages = _messages(document, place)
-    mail = _mail(document, place)
+    mail, schedule = _mail(document, place), _schedule(document, accounts, place)
     return Config(
         path=file,
         text=text,
@@ -88,8 +88,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, text: bytes | None
         mail=mail,
         metrics=_metrics(document, place),
         health=Health(**_single(document, "health", place)),
-        schedule=_schedule(document, accounts, place),
-        warnings=(*advice(messages.values()), *mail_advice(mail),
+        schedule=schedule,
+        warnings=(*advice(messages.values()), *mail_advice(mail), *retention_advice(schedule),
                   *untouched(accounts.values(), messages.values())),
     )
 

@@ -132,18 +132,24 @@ def cluster(
 
 
 def _stuck(db: Database, config: Config, progress: dict[str, list[int]], at: int) -> Finding:
-    running = campaigns.in_states(db, "running")[:_WATCHED]
+    """Campaigns that get nowhere without a reason, or because their audience cannot be read, which nobody else tells.
+    Other reasons have conditions of their own, or are as wanted."""
+    active = campaigns.in_states(db, "planning", "running")
+    running = [each for each in active if each.state == "running" or each.cause == "audience"][:_WATCHED]
     stuck = []
     for each in running:
         counts = counters.counts(db, each.id)
         ended, since = progress.get(each.id, [-1, at])
-        moves = ended != counts.total - counts.pending or not counts.pending or each.reason is not None
+        held = each.cause == "audience"
+        moves = ended != counts.total - counts.pending or (
+            not held and (not counts.pending or each.reason is not None)
+        )  # fmt: skip
         progress[each.id] = [counts.total - counts.pending, at if moves or since > at else since]
         account = config.accounts.get(each.account)
         patience = max(config.health.stuck, 3 / account.rate if account else 0)
         if at - progress[each.id][1] > patience * 1000:
-            stuck.append(f"{each.id}: {counts.pending:,} people wait, and for {span(at - progress[each.id][1])} "
-                         "nobody was reached")  # fmt: skip
+            what = f"it waits for its audience: {each.reason}" if held else f"{counts.pending:,} people wait"
+            stuck.append(f"{each.id}: {what}, and for {span(at - progress[each.id][1])} nobody was reached")
     for gone in progress.keys() - {each.id for each in running}:
         del progress[gone]
     more = f", and {len(stuck) - 5} more campaigns" if len(stuck) > 5 else ""

@@ -9,6 +9,7 @@ from typing import Any
 from fanoutd.client import Client, ClientError, Unreachable
 from fanoutd.config import Config
 from fanoutd.doctor.findings import Finding, fail, ok, warn
+from fanoutd.master.lock import is_held
 from fanoutd.view.quota import calls_today
 
 _START = "`fanoutd serve`, or `service fanoutd start`"
@@ -25,6 +26,9 @@ def daemon(config: Config) -> Iterator[Finding]:
             paused = client.call("campaign.list", state="paused")["campaigns"]
             newest = client.call("campaign.list", limit=100)["campaigns"]
     except Unreachable:
+        if config.daemon.pidfile.exists() and not is_held(config.daemon.pidfile):
+            yield fail("daemon", f"it has died: {config.daemon.pidfile} is left, and nobody holds it", _START)
+            return
         yield warn("daemon", f"none answers on {path}: tokens, workers and campaigns were not examined", _START)
         return
     except PermissionError:

@@ -54,7 +54,8 @@ _ALL = (
     ),
     Condition(
         "shards", "campaigns run, but nobody is sent to", "campaigns get on again",
-        "The campaigns named above have people waiting and get nowhere, without a reason that fanoutd knows of.",
+        "The campaigns named above get nowhere. Nobody is lost: they go on where they stopped.",
+        "Where it waits for its audience, mend what its reason names: the database, or the query. Else "
         "`fanoutd status` shows whether workers are there and busy, the log why not. `fanoutd reload` replaces every "
         "worker without losing anybody; please report it as a bug with the log.",
         "stuck", shared=True,

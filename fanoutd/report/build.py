@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fanoutd.errcodes import ANEW
 from fanoutd.plain import plain
 from fanoutd.report import timeline as over_time
 from fanoutd.report.timeline import Timeline
@@ -143,7 +144,7 @@ def _done(counts: Mapping[str, int], total: int) -> tuple[str, str]:
     takes, reached = total - counts["skipped"], sent(counts)
     skipped = f"; {number(counts['skipped'])} more were skipped" if counts["skipped"] else ""
     if not takes:
-        return f"All {people(total)} take no messages, and were skipped.", "warn"
+        return f"All {people(total)} have opted out or are known to be gone, and were skipped.", "warn"
     if reached == takes:
         who = "The one person was" if takes == 1 else f"All {people(takes)} were"
         return f"{who} sent to{skipped}.", "good"
@@ -215,7 +216,7 @@ def _steps(answer: Answer, counts: Mapping[str, int]) -> Iterator[Step]:
     campaign, state = answer["campaign"], answer["campaign"]["state"]
     name = campaign["id"]
     if state == "paused":
-        yield from _paused(name, answer["cause"])
+        yield from _paused(name, answer["cause"], campaign["reason"] or "")
     if state == "failed":
         yield Step("Mend what the reason names, and submit it again.")
     if state == "cancelled" and counts["pending"]:
@@ -226,7 +227,7 @@ def _steps(answer: Answer, counts: Mapping[str, int]) -> Iterator[Step]:
         yield from _failed(name, answer["errors"])
 
 
-def _paused(name: str, cause: str | None) -> Iterator[Step]:
+def _paused(name: str, cause: str | None, reason: str) -> Iterator[Step]:
     if cause in _DISTRUSTED:
         yield Step("The store does not say what has happened. Have the journals tell who was sent to; then it "
                    "goes on:", f"fanoutd campaign repair {name}")  # fmt: skip
@@ -235,6 +236,11 @@ def _paused(name: str, cause: str | None) -> Iterator[Step]:
     elif cause == "token":
         yield Step("Mend what the reason names. It goes on by itself when a token is taken again; at once with:",
                    "fanoutd token refresh")  # fmt: skip
+    elif ANEW in reason:
+        yield Step("A campaign keeps the message that it was accepted with. Mend the message, reload, end this one, "
+                   "and submit it anew:", f"fanoutd campaign cancel {name}")  # fmt: skip
+        yield Step("Who is left, for the new one's --openids:", f"fanoutd campaign export {name} --state pending")
+        return
     else:
         yield Step("Mend what the reason names; then let it go on:", f"fanoutd campaign resume {name}")
     yield Step("Or end it; who was not tried stays so:", f"fanoutd campaign cancel {name}")

@@ -12,7 +12,7 @@ OUTCOMES = {
     "sent_template": "sent as template message",
     "sent_subscribe": "sent as subscription notification",
     "failed": "failed",
-    "skipped": "skipped: they take no messages",
+    "skipped": "skipped: opted out, or known to be gone",
     "unknown": "unknown: handed over, no answer seen",
     "pending": "not tried",
 }

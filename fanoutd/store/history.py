@@ -6,12 +6,15 @@ campaign: what happens to people stands in their own rows.
 
 from __future__ import annotations
 
+import logging
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fanoutd.store.database import Database
+
+_log = logging.getLogger(__name__)
 
 #: Lines that are given at once, the newest; a campaign that a failing token stopped and let go all week has more.
 MOST = 1000
@@ -76,6 +79,8 @@ def note(
     db: Database, campaign: str, action: str, by: By = OURSELVES, detail: str | None = None, at: int | None = None
 ) -> None:
     """Write a line; ``at`` None: now. Nobody waits for it: it goes along with what the transaction says next."""
+    if by == OURSELVES:  # what people order is logged where it is carried out
+        _log.info("campaign %s: %s%s", campaign, action, f", {detail}" if detail else "")
     db.later(
         "INSERT INTO fanout_history (campaign, at, node, action, uid, who, pid, detail) "
         f"VALUES (%s, COALESCE(%s, {db.NOW_MS}), %s, %s, %s, %s, %s, %s)",

@@ -131,13 +131,13 @@ def _follow_live(objects: Iterator[dict[str, Any]], console: Console) -> dict[st
 
 def _follow_plain(objects: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    said_at, said = -_EVERY_SECONDS, -1
+    said_at, said, why = -_EVERY_SECONDS, -1, None
     for last in objects:
         if last["state"] in (*FINAL, "paused"):
             break
         step = max(1, round((last["total"] or 0) * _EVERY_SHARE))
-        if time.monotonic() - said_at >= _EVERY_SECONDS or ended(last) >= said + step:
-            said_at, said = time.monotonic(), ended(last)
+        if time.monotonic() - said_at >= _EVERY_SECONDS or ended(last) >= said + step or last["reason"] != why:
+            said_at, said, why = time.monotonic(), ended(last), last["reason"]
             # As it is: a reason may hold what would be markup, as "[daemon] …" does.
             console.print(line(last), highlight=False, markup=False, emoji=False, soft_wrap=True)
     return last
