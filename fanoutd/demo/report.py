@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -92,10 +96,20 @@ def _truth(audit: Audit) -> RenderableType:
     return Padding(table, (0, 0, 1, 0))
 
 
+def _program() -> str:
+    """As it can be called from here: in a checkout it is not where the shell looks."""
+    own = Path(sys.argv[0])
+    if own.name != "fanoutd":
+        return "python3 -m fanoutd"
+    found = shutil.which("fanoutd")
+    return "fanoutd" if found and Path(found).samefile(own) else os.path.relpath(own)
+
+
 def _next(folder: str | None) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    table.add_row("fanoutd init", Text("write a configuration of your own; README.md says more", style="dim"))
-    table.add_row("fanoutd serve", Text("run it", style="dim"))
+    program = _program()
+    table.add_row(f"{program} init", Text("write a configuration; README.md says more", style="dim"))
+    table.add_row(f"{program} serve", Text("run it", style="dim"))
     if folder:
         table.add_row(folder, Text("what this demo wrote: log, ledger, store, configuration", style="dim"))
     return Padding(table, (0, 0, 0, 2))
