@@ -268,5 +268,5 @@ def test_what_was_granted_without_our_hearing_of_it_is_used_at_the_next_beat() -
     assert division._beat("b").used == 40 * CALL
 
 
-Division.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+Division.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestDivision = Division.TestCase

@@ -690,6 +690,6 @@ def _settings(examples: int) -> settings:
 
 
 TestExactness = Exactness.TestCase
-TestExactness.settings = _settings(120)
+TestExactness.settings = _settings(80)
 TestExactnessOnMariaDb = ExactnessOnMariaDb.TestCase
 TestExactnessOnMariaDb.settings = _settings(12)
