@@ -165,7 +165,7 @@ def test_a_campaign_that_cannot_fit_today_says_so_and_one_that_can_does_not(tmp_
         words = f"campaign {large}: 60 people, 30 calls left today on custom"
         log = tmp_path / "fanoutd.log"
         wait_for(lambda: words in log.read_text(), "a line in the log")
-        assert f"campaign {small}:" not in log.read_text()
+        assert f"campaign {small}: 10 people, " not in log.read_text()
         wait_for(lambda: "today" in (d.call("campaign.get", campaign=large)["reason"] or ""), "the reason")
     finally:
         d.close()

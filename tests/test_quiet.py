@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -196,5 +200,23 @@ def test_a_campaign_of_the_night_says_so_and_goes_on_when_the_configuration_lets
         d.process.send_signal(1)
         done = d.until(campaign)
         assert done["reason"] is None and d.audit(campaign).good
+    finally:
+        d.close()
+
+
+def test_what_a_worker_of_another_configuration_has_parked_goes_on_when_it_has_gone(tmp_path: Path) -> None:
+    """While workers are replaced an old one may still park, by quiet hours that are no more, after the look at them."""
+    d = Daemon(tmp_path, 200, rate=100, concurrency=4)
+    try:
+        campaign = d.call("campaign.submit", content="x", phone="1")["campaign"]
+        wait_for(lambda: d.accepted(), "the first")
+        d.call("campaign.pause", campaign=campaign)
+        wait_for(lambda: d.call("daemon.status")["shards"]["leased"] == 0, "all given back")
+        with closing(sqlite3.connect(tmp_path / "state" / "fanoutd.db", timeout=10)) as link, link:
+            link.execute("UPDATE fanout_shard SET lease_until = ? WHERE owner IS NULL", ((time.time() + 3600) * 1000,))
+        d.call("campaign.resume", campaign=campaign)
+        os.kill(d.workers()[0]["pid"], signal.SIGKILL)
+        d.until(campaign)
+        assert sum(d.accepted().values()) == 200 and max(d.accepted().values()) == 1
     finally:
         d.close()

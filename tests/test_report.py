@@ -364,10 +364,11 @@ def test_the_answer_has_all_that_a_report_needs(db: Database, tmp_path: Path) ->
         db.execute("INSERT INTO fanout_node (node, secret, version, joined_at, heartbeat) VALUES "
                    "('b', 's', '0', 0, %s), ('long-ago', 's', '0', 0, %s)", START + 1, START - 1)  # fmt: skip
     assert reports.answer(db, load(file, {}), campaign)["submitted"] is None
+    history.speak_for("a")
     with db.transaction():
         history.note(db, "c-1", "submitted", history.By(33, "www-data", 7))
     given = reports.answer(db, load(file, {}), campaign)
-    assert given["submitted"] == {"who": "www-data", "uid": 33, "pid": 7, "node": ""}
+    assert given["submitted"] == {"who": "www-data", "uid": 33, "pid": 7, "node": "a"}
     assert [(each["errcode"], each["count"]) for each in given["errors"]] == [("43004", 2), ("45015", 1)]
     assert given["errors"][0]["words"] == "does not follow the account"
     assert given["timezone"] == "UTC" and given["excerpt"] == "今天 开饭 " + "x" * 73 + "…"

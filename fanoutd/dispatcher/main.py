@@ -54,7 +54,7 @@ from fanoutd.log import follow as follow_log
 from fanoutd.mail.postman import Postman
 from fanoutd.process import die_with_parent
 from fanoutd.spool import Spool
-from fanoutd.store import campaigns, finishing, history
+from fanoutd.store import campaigns, finishing, history, shard_leases
 
 #: Seconds for questions and jobs in hand after "stop"; the next dispatcher gets the rest.
 _LAST_WORDS = 1.0
@@ -187,6 +187,7 @@ class Dispatcher:
         elif kind == "job":
             self._threads.promise(self._jobs.pool(message).submit(self._jobs.do, message))
         elif kind == "dead":
+            self._threads.desk.submit(self._unpark)
             self._threads.desk.submit(self._recover)
             self._threads.metrics.submit(self._count_restarts)
         elif kind == "token_refused":
@@ -228,6 +229,13 @@ class Dispatcher:
         self._receipts.settle(db)
         self._durability.look(db)
         self._threads.store_trouble.back()
+
+    def _unpark(self) -> None:
+        """A worker of the generation before may have parked shards by its limits, quiet hours say, after they were
+        looked at anew."""
+        with self._db().transaction():
+            for account in self._config.accounts:
+                shard_leases.unpark(self._db(), account)
 
     def _recover(self) -> None:
         recover(self._db(), self._home.journals, self._node, self._at_any_risk, self._meter.ended)
