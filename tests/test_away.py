@@ -203,7 +203,6 @@ def test_a_spool_that_is_being_prepared_takes_it_in_the_end(config: Config, monk
     assert keep.with_key({"key": "mine"}) == {"key": "mine"}
 
 
-@pytest.mark.skipif(shutil.which("php") is None, reason="wants PHP")
 def test_the_php_of_the_document_leaves_what_is_taken(box: Box) -> None:
     text = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text(encoding="utf-8")
     _, code = re.findall(r"```php\n(.*?)```", text, re.DOTALL)
