@@ -87,3 +87,13 @@ def duration(seconds: float) -> str:
     if whole < 48 * 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def span(ms: float) -> str:
+    """``45 s``, ``4 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    seconds = max(0, round(ms / 1000))
+    for unit, size, smaller, each in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            rest = seconds % size // each
+            return f"{seconds // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds} s"

@@ -211,10 +211,10 @@ DIED_ALERT, BACK = "ALERT: the daemon is down", "all clear: the daemon serves ag
     [
         ((SERVING, SERVING), []),
         ((SERVING, DIED, DIED, SERVING, SERVING), [DIED_ALERT, BACK + "2 min"]),
-        ((DIED, SERVING), [DIED_ALERT, BACK + "60 s"]),
+        ((DIED, SERVING), [DIED_ALERT, BACK + "1 min"]),
         ((STOPPED, STOPPED, SERVING), []),  # was never started
         ((SERVING, STOPPED, STOPPED, SERVING), ["ALERT: the daemon was stopped", BACK + "2 min"]),
-        ((SERVING, STOPPED, DIED, SERVING), ["ALERT: the daemon was stopped", DIED_ALERT, BACK + "60 s"]),
+        ((SERVING, STOPPED, DIED, SERVING), ["ALERT: the daemon was stopped", DIED_ALERT, BACK + "1 min"]),
         ((SERVING, DIED, STOPPED, SERVING), [DIED_ALERT, BACK + "2 min"]),
         ((SERVING, SILENT, seen(denied=True), SILENT, SERVING), [DIED_ALERT, BACK + "3 min"]),
         ((SERVING, POORLY, POORLY, SERVING),
@@ -222,15 +222,15 @@ DIED_ALERT, BACK = "ALERT: the daemon is down", "all clear: the daemon serves ag
           "all clear: the daemon is healthy again, after 2 min"]),
         ((POORLY, DIED, POORLY),
          ["ALERT: the daemon is degraded: the last reload was refused: x; see `fanoutd status` and the log",
-          DIED_ALERT, BACK + "60 s",
+          DIED_ALERT, BACK + "1 min",
           "ALERT: the daemon is degraded: the last reload was refused: x; see `fanoutd status` and the log"]),
         ((SERVING, SPEECHLESS, SPEECHLESS, SERVING),
          ["ALERT: the daemon cannot tell of its trouble itself",
           "all clear: the daemon can tell of its trouble itself again, after 2 min"]),
         ((SPEECHLESS, DIED, SPEECHLESS, SERVING),
-         ["ALERT: the daemon cannot tell of its trouble itself", DIED_ALERT, BACK + "60 s",
+         ["ALERT: the daemon cannot tell of its trouble itself", DIED_ALERT, BACK + "1 min",
           "ALERT: the daemon cannot tell of its trouble itself",
-          "all clear: the daemon can tell of its trouble itself again, after 60 s"]),
+          "all clear: the daemon can tell of its trouble itself again, after 1 min"]),
     ],
 )  # fmt: skip
 def test_a_change_is_mailed_once(looks: tuple[Observed, ...], subjects: list[str]) -> None:
@@ -239,7 +239,7 @@ def test_a_change_is_mailed_once(looks: tuple[Observed, ...], subjects: list[str
 
 def test_down_only_leaves_to_the_daemon_what_it_can_mail_itself() -> None:
     assert course(SERVING, POORLY, POORLY, SERVING, down_only=True) == []
-    assert course(POORLY, DIED, POORLY, SERVING, down_only=True) == [DIED_ALERT, BACK + "60 s"]
+    assert course(POORLY, DIED, POORLY, SERVING, down_only=True) == [DIED_ALERT, BACK + "1 min"]
     assert course(SERVING, SPEECHLESS, down_only=True) == ["ALERT: the daemon cannot tell of its trouble itself"]
 
 
@@ -257,7 +257,7 @@ def test_a_restart_is_mailed_whatever_else_is_and_its_all_clear() -> None:
     assert course(SERVING, (DIED, IN_VAIN), (DIED, IN_VAIN), (SERVING, RESTARTED), mailing=False) == [
         failed, BACK + "2 min"
     ]  # fmt: skip
-    assert course(SERVING, (DIED, IN_VAIN), SERVING, mailing=False) == [failed, BACK + "60 s"]
+    assert course(SERVING, (DIED, IN_VAIN), SERVING, mailing=False) == [failed, BACK + "1 min"]
     assert course(SERVING, DIED, SERVING, STOPPED, mailing=False) == []
 
 
@@ -265,13 +265,13 @@ def test_a_check_that_was_killed_while_it_started_the_daemon_leaves_the_alert_to
     known = memory.begun(Memory("OK", "n1"), DIED)
     later = replace(SERVING, at_ms=AT + 60_000)
     known = memory.step(known, later, verdict(later), False)
-    assert [each.subject for each in known.waiting] == ["ALERT: the daemon was down", BACK + "60 s"]
+    assert [each.subject for each in known.waiting] == ["ALERT: the daemon was down", BACK + "1 min"]
 
 
 def test_reminders_come_at_growing_intervals_and_none_of_what_was_stopped() -> None:
     day = course(SERVING, *[DIED] * (24 * 4), minutes=15)
     still = "ALERT: the daemon is still down, for "
-    assert day == [DIED_ALERT, still + "60 min", still + "3 h 0 min", still + "7 h 0 min", still + "15 h 0 min"]
+    assert day == [DIED_ALERT, still + "1 h", still + "3 h", still + "7 h", still + "15 h"]
     assert course(SERVING, *[STOPPED] * (24 * 4), minutes=15) == ["ALERT: the daemon was stopped"]
 
 

@@ -21,10 +21,11 @@ from fanoutd.dispatcher.remembered import File, Memory
 from fanoutd.health import judge as rules
 from fanoutd.health.conditions import CONDITIONS, Key, key
 from fanoutd.health.judge import CALM, FLAPS, Finding, Seen, Told, decode, encode, judge
-from fanoutd.health.mails import events, short, span
+from fanoutd.health.mails import events, short
 from fanoutd.mail.event import Event
 from fanoutd.mail.folding import Past, Waiting, pace, plan
 from fanoutd.mail.letter import urgent
+from fanoutd.times import span
 
 MINUTE, HOUR = 60_000, 3_600_000
 STORE, DISK, RELOAD, TOKEN = Key("store"), Key("disk"), Key("reload"), Key("token", "main")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from fanoutd.checking.verdict import DEGRADED, DOWN, OK, STATES, UNKNOWN, Observed, Verdict
 from fanoutd.mail.event import Event
+from fanoutd.times import span
 
 #: Milliseconds from a mail to the first reminder, and at most from one to the next: each takes twice as long.
 _REMINDED, _SELDOM = 3_600_000, 24 * 3_600_000
@@ -157,13 +158,13 @@ def _restarted(found: Verdict, restart: Restart) -> str:
 
 def _reminder(trouble: Trouble, seen: Observed, found: Verdict, restart: Restart | None) -> Event:
     what = _STILL[trouble.kind]
-    subject = f"ALERT: the daemon is still {what}, for {duration(seen.at_ms - trouble.since)}"
+    subject = f"ALERT: the daemon is still {what}, for {span(seen.at_ms - trouble.since)}"
     ident = f"check-{trouble.kind}-{trouble.since}-{trouble.reminded}"
     return _event(ident, seen.at_ms, subject, _body(trouble, found, restart))
 
 
 def _all_clear(trouble: Trouble, seen: Observed, found: Verdict) -> Event:
-    lasted = duration(seen.at_ms - trouble.since)
+    lasted = span(seen.at_ms - trouble.since)
     subject = f"all clear: the daemon {_AGAIN[trouble.kind]} again, after {lasted}"
     text = f"{found.line()}\n\nWhat it had accepted is on disk: campaigns go on where they stopped, by themselves."
     return _event(f"check-{trouble.kind}-{trouble.since}-clear", seen.at_ms, subject, text)
@@ -193,16 +194,3 @@ def _paragraphs(trouble: Trouble, found: Verdict, restart: Restart | None) -> It
 
 def _ended(restart: Restart) -> str:
     return "It had not ended by itself" if restart.code is None else f"It ended with {restart.code}"
-
-
-def duration(ms: int) -> str:
-    """``45 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
-    seconds = max(0, ms) // 1000
-    if seconds < 120:
-        return f"{seconds} s"
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if hours < 2:
-        return f"{minutes} min"
-    return f"{hours} h {minutes % 60} min" if days < 2 else f"{days} d {hours % 24} h"
-
-

@@ -16,8 +16,7 @@ from fanoutd.boot import uptime_ms
 from fanoutd.config import Config, sqlite_path
 from fanoutd.health.conditions import Key
 from fanoutd.health.judge import Finding
-from fanoutd.health.mails import span
-from fanoutd.times import local_ms
+from fanoutd.times import local_ms, span
 
 #: The span over which deaths are counted, in milliseconds.
 DEATHS_MS = 600_000

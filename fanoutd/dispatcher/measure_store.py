@@ -13,11 +13,10 @@ from fanoutd.config import Config
 from fanoutd.dispatcher.refresher import Refresher
 from fanoutd.health.conditions import Key
 from fanoutd.health.judge import Finding
-from fanoutd.health.mails import span
 from fanoutd.outcome import channel_name
 from fanoutd.store import Database, campaigns, counters, meta, nodes, quotas
 from fanoutd.store.database import holes
-from fanoutd.times import clock, iso, local_ms, wall_ms
+from fanoutd.times import clock, iso, local_ms, span, wall_ms
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 
-from fanoutd.health.mails import span
+from fanoutd.times import span
 
 log = logging.getLogger(__name__)
 

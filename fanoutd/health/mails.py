@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from fanoutd.health.judge import CALM, FLAP_WINDOW, Told
 from fanoutd.mail.event import Event
-from fanoutd.times import iso
+from fanoutd.times import iso, span
 
 #: Kinds of mail, in the order in which they are to be read.
 _BROKEN, _REMINDER, _WELL = ("broken", "flaps"), ("reminder",), ("well", "unwatched")
@@ -83,13 +83,3 @@ def _block(told: Told) -> list[str]:
 def _html(block: Sequence[str]) -> str:
     title, *lines = (html.escape(each) for each in block if each)
     return f"<h3>{title}</h3>" + "".join(f"<p>{each}</p>" for each in lines)
-
-
-def span(ms: float) -> str:
-    """``45 s``, ``4 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
-    seconds = max(0, round(ms / 1000))
-    for unit, size, smaller, each in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if seconds >= size:
-            rest = seconds % size // each
-            return f"{seconds // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{seconds} s"
