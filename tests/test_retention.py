@@ -108,6 +108,16 @@ def test_one_that_is_sent_again_meanwhile_stays(db: Database) -> None:
         assert found == ["c-1"] and not retention.take_away(db, "c-1", db.now_ms())
 
 
+@pytest.mark.parametrize("change", ["unknown = 1", "owner = 'n/w1'"])
+def test_one_in_which_somebody_becomes_unknown_or_is_taken_in_hand_meanwhile_stays(db: Database, change: str) -> None:
+    add(db, "c-1", 10)
+    found = retention.old(db, db.now_ms(), 10)
+    with db.transaction():
+        db.execute(f"UPDATE fanout_shard SET {change} WHERE campaign = 'c-1'")
+    with db.transaction():
+        assert found == ["c-1"] and not retention.take_away(db, "c-1", db.now_ms())
+
+
 KILLED = """
 import sys
 from fanoutd.dispatcher.retention import Retention
